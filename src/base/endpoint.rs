@@ -1,0 +1,25 @@
+//! An endpoint as configuration and discovery name it, before it has any state.
+
+use std::collections::BTreeMap;
+
+use super::address::Address;
+
+/// One address of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Where it is reached; never port 0.
+    pub address: Address,
+    /// Relative share, 1..=1 000. Default 1.
+    pub weight: u32,
+    /// Where it stands. Default none.
+    pub zone: Option<String>,
+    /// What `subset` selects by. Default none.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl EndpointSpec {
+    /// An endpoint of weight 1 without zone and labels.
+    pub fn at(address: impl Into<Address>) -> Self {
+        Self { address: address.into(), weight: 1, zone: None, labels: BTreeMap::new() }
+    }
+}

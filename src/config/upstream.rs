@@ -1,0 +1,111 @@
+//! `upstreams.<name>`.
+
+use std::time::Duration;
+
+use crate::base::endpoint::EndpointSpec;
+use crate::base::units::{Rate, Ratio};
+
+/// A named group of interchangeable endpoints and its policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// Its key under `upstreams`: a metric label.
+    pub name: String,
+    /// Exactly one of `endpoints` and `discover`.
+    pub discover: Discover,
+    /// What is spoken to it. Default `auto`.
+    pub protocol: UpstreamProtocol,
+    /// `None`: not written: 1 s, and 250 ms to a loopback endpoint.
+    pub connect_timeout: Option<Duration>,
+    /// Default `peak_ewma`.
+    pub balance: Balance,
+    /// Connections kept for reuse.
+    pub pool: PoolSettings,
+    /// Circuit breaking by resource.
+    pub limits: UpstreamLimits,
+}
+
+/// Where endpoints come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discover {
+    /// `endpoints:`, at least one.
+    Endpoints(Vec<EndpointSpec>),
+    /// `discover: dns://host:port`.
+    Dns {
+        /// A name, lower case, without trailing dot.
+        host: String,
+        /// 1..=65535.
+        port: u16,
+    },
+}
+
+/// `protocol:` of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// HTTP/1.1 until TLS brings ALPN; gRPC requests go over HTTP/2, which gRPC requires.
+    Auto,
+}
+
+/// `balance:`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Two random choices by peak latency × requests in flight.
+    PeakEwma,
+    /// Two random choices by requests in flight.
+    LeastRequest,
+    /// Smooth weighted turns.
+    RoundRobin,
+    /// By weight alone.
+    Random,
+}
+
+/// `pool:`. Per worker and endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolSettings {
+    /// How long an unused connection is kept.
+    pub idle: PoolIdle,
+    /// Unused connections kept. Default 100.
+    pub max_idle: usize,
+    /// Requests on one connection. Default unlimited.
+    pub max_requests: Option<u64>,
+    /// Age after which a connection takes no further request. Default unlimited.
+    pub max_age: Option<Duration>,
+}
+
+/// `pool.idle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolIdle {
+    /// 4 s, or less where the upstream's `Keep-Alive: timeout=` says so (one second below it).
+    Auto,
+    /// This long.
+    After(Duration),
+}
+
+/// `limits:` of an upstream: in all, over every worker. `None` is `unlimited`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamLimits {
+    /// Connections at once. Default 1 024.
+    pub connections: Option<u32>,
+    /// Requests at once. Default 1 024.
+    pub in_flight: Option<u32>,
+    /// Requests that wait for a place. Default 256; 0 turns waiting off.
+    pub pending: Option<u32>,
+    /// How long one waits. Default 1 s, never beyond its deadline.
+    pub queue: Duration,
+    /// Caps retries.
+    pub retry_budget: Budget,
+}
+
+/// `limits.retry_budget`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// Retries per request. Default 20 %.
+    pub ratio: Ratio,
+    /// Retries allowed whatever the traffic. Default 3/s.
+    pub floor: Rate,
+    /// Requests are counted over this window. Default 10 s.
+    pub window: Duration,
+}
