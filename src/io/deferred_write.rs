@@ -1,0 +1,297 @@
+//! One system call for all that a connection's task has written in one turn.
+//!
+//! The h2 crate flushes each DATA frame of 256 B and more before it takes the next, so that a busy HTTP/2 connection
+//! costs one `writev` per response. [`DeferredWrite`] collects small writes and answers "flushed"; [`Pushed`], around
+//! the futures that drive the connection, really sends them once at the end of each of their polls. Nothing is held
+//! back beyond the turn of the task in which it was written.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::executor::LocalExecutor;
+
+/// Unsent bytes above which a writer has to wait for the socket: bounds the memory of a slow reader.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// Writes of this size and more go to the socket without a copy, once what is before them is sent.
+const PASS_THROUGH: usize = 16 * 1024;
+
+/// A buffer that has grown beyond this is given back when it is empty.
+const KEEP: usize = 128 * 1024;
+
+/// A socket whose writes are collected. Not `Send`: it shares its state with the [`Pusher`] on the same worker.
+#[derive(Debug)]
+pub struct DeferredWrite<S>(Rc<RefCell<Inner<S>>>);
+
+/// Sends what the [`DeferredWrite`] has collected.
+#[derive(Debug)]
+pub struct Pusher<S>(Rc<RefCell<Inner<S>>>);
+
+impl<S> Clone for Pusher<S> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Inner<S> {
+    socket: S,
+    buffer: Vec<u8>,
+    /// How much of `buffer` is sent already.
+    sent: usize,
+    /// A failed push, told to the next reader or writer.
+    failed: Option<io::ErrorKind>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> DeferredWrite<S> {
+    /// Wraps a connected socket. Every future that drives the connection must be wrapped in [`Pushed`] with the pusher,
+    /// or nothing is ever sent.
+    pub fn new(socket: S) -> (Self, Pusher<S>) {
+        let inner =
+            Rc::new(RefCell::new(Inner { socket, buffer: Vec::new(), sent: 0, failed: None }));
+        (Self(Rc::clone(&inner)), Pusher(inner))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Inner<S> {
+    fn check(&self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    /// Sends the buffer. Ready when it is empty.
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.buffer.len() {
+            let socket = Pin::new(&mut self.socket);
+            match ready!(socket.poll_write(cx, &self.buffer[self.sent..])) {
+                Ok(0) => return self.fail(io::ErrorKind::WriteZero),
+                Ok(sent) => self.sent += sent,
+                Err(error) => return self.fail(error.kind()),
+            }
+        }
+        self.sent = 0;
+        self.buffer.clear();
+        if self.buffer.capacity() > KEEP {
+            self.buffer = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn fail(&mut self, kind: io::ErrorKind) -> Poll<io::Result<()>> {
+        self.failed = Some(kind);
+        self.sent = 0;
+        self.buffer = Vec::new();
+        Poll::Ready(Err(kind.into()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let size: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let unsent = self.buffer.len() - self.sent;
+        if size >= PASS_THROUGH || unsent + size > HIGH_WATER {
+            match self.poll_push(cx) {
+                Poll::Ready(Ok(())) if size >= PASS_THROUGH => {
+                    return Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+                }
+                Poll::Ready(pushed) => pushed?,
+                Poll::Pending if self.buffer.len() - self.sent + size > HIGH_WATER => {
+                    return Poll::Pending;
+                }
+                Poll::Pending => {}
+            }
+        }
+        if self.sent > HIGH_WATER {
+            self.buffer.drain(..self.sent);
+            self.sent = 0;
+        }
+        for buf in bufs {
+            self.buffer.extend_from_slice(buf);
+        }
+        Poll::Ready(Ok(size))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for DeferredWrite<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        inner.check()?;
+        Pin::new(&mut inner.socket).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DeferredWrite<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.borrow().check())
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        inner.check()?;
+        ready!(inner.poll_push(cx))?;
+        Pin::new(&mut inner.socket).poll_shutdown(cx)
+    }
+}
+
+pin_project! {
+    /// A future that drives a connection over a [`DeferredWrite`]: sends what was collected after each poll.
+    #[derive(Debug)]
+    pub struct Pushed<F, S> {
+        #[pin]
+        future: F,
+        pusher: Pusher<S>,
+    }
+}
+
+impl<F: Future, S: AsyncWrite + Unpin> Pushed<F, S> {
+    /// Wraps `future`, whose connection writes to the other half of `pusher`.
+    pub fn new(future: F, pusher: Pusher<S>) -> Self {
+        Self { future, pusher }
+    }
+
+    /// The wrapped future, to ask it for a graceful shutdown.
+    pub fn future(self: Pin<&mut Self>) -> Pin<&mut F> {
+        self.project().future
+    }
+}
+
+impl<F: Future, S: AsyncWrite + Unpin> Future for Pushed<F, S> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let polled = this.future.poll(cx);
+        let mut inner = this.pusher.0.borrow_mut();
+        if inner.buffer.len() > inner.sent
+            && let Poll::Ready(Err(_)) = inner.poll_push(cx)
+        {
+            // The connection learns of it from its next read or write.
+            cx.waker().wake_by_ref();
+        }
+        polled
+    }
+}
+
+/// hyper drives an HTTP/2 client connection from tasks of its own: each of them has to push.
+#[derive(Debug)]
+pub struct PushingExecutor<S>(Pusher<S>);
+
+impl<S> PushingExecutor<S> {
+    /// Spawns on the worker, with `pusher` around every task.
+    pub fn new(pusher: Pusher<S>) -> Self {
+        Self(pusher)
+    }
+}
+
+impl<S> Clone for PushingExecutor<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<F, S> hyper::rt::Executor<F> for PushingExecutor<S>
+where
+    F: Future<Output: 'static> + 'static,
+    S: AsyncWrite + Unpin + 'static,
+{
+    fn execute(&self, future: F) {
+        LocalExecutor.execute(Pushed::new(future, self.0.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn small_writes_leave_together_at_the_end_of_the_poll() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (mut deferred, pusher) = DeferredWrite::new(near);
+        let writing = async {
+            for _ in 0..3 {
+                deferred.write_all(b"abc").await.unwrap();
+                deferred.flush().await.unwrap();
+            }
+            // Nothing may have left before the first `Pending`.
+            tokio::task::yield_now().await;
+            deferred
+        };
+        let reading = async {
+            let mut buf = [0; 64];
+            let size = far.read(&mut buf).await.unwrap();
+            buf[..size].to_vec()
+        };
+        let (_open, read) = tokio::join!(Pushed::new(writing, pusher), reading);
+        assert_eq!(read, b"abcabcabc");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_bounds_the_buffer_and_loses_nothing() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let (mut deferred, pusher) = DeferredWrite::new(near);
+        let sent: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        let inner = Rc::clone(&deferred.0);
+        let writing = async {
+            for (index, piece) in sent.chunks(3_000).enumerate() {
+                // Every tenth piece is large enough to pass through.
+                if index % 10 == 0 {
+                    tokio::task::yield_now().await;
+                }
+                deferred.write_all(piece).await.unwrap();
+                assert!(inner.borrow().buffer.len() <= 3 * HIGH_WATER);
+            }
+            deferred.write_all(&sent).await.unwrap();
+            deferred.shutdown().await.unwrap();
+        };
+        let reading = async {
+            let mut received = Vec::new();
+            far.read_to_end(&mut received).await.unwrap();
+            received
+        };
+        let ((), received) = tokio::join!(Pushed::new(writing, pusher), reading);
+        assert!(received == [sent.as_slice(), sent.as_slice()].concat());
+    }
+
+    #[tokio::test]
+    async fn a_failed_push_is_told_to_the_connection() {
+        let (near, far) = tokio::io::duplex(1000);
+        let (mut deferred, pusher) = DeferredWrite::new(near);
+        drop(far);
+        let writing = async {
+            deferred.write_all(b"lost").await.unwrap();
+            tokio::task::yield_now().await;
+            deferred.read_u8().await.unwrap_err().kind()
+        };
+        assert_eq!(Pushed::new(writing, pusher).await, io::ErrorKind::BrokenPipe);
+    }
+}

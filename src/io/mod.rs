@@ -1,0 +1,8 @@
+//! Bytes and time below the policies: sockets, bodies, the deferred-write adapter, the worker's coarse clock.
+
+pub mod deferred_write;
+pub mod executor;
+pub mod relay;
+pub mod request_body;
+pub mod socket;
+pub mod tick;

@@ -1,0 +1,196 @@
+//! TCP and unix sockets as one type, with the bytes that were read ahead, and what the timers need to know of it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::base::address::Address;
+
+/// Silence after which the kernel probes a TCP peer, the pause between probes, and how many may go unanswered: a
+/// vanished peer is noticed within 60 s, before cloud load balancers forget the flow (350 s).
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// A connected socket. `Send`, as hyper's upgrades want it.
+#[derive(Debug)]
+pub struct Socket {
+    stream: Stream,
+    /// Read while the protocol was being told apart; given out first.
+    ahead: Bytes,
+    activity: Arc<Activity>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// What has moved on a socket. Written by its reader and writer, read by timers on the same worker; the atomics are
+/// uncontended and relaxed, and only there because hyper wants a `Send` socket.
+#[derive(Debug, Default)]
+pub struct Activity {
+    read: AtomicU64,
+    written: AtomicU64,
+    reset_on_close: AtomicBool,
+}
+
+impl Activity {
+    /// Bytes received so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent so far.
+    pub fn bytes_written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection in RST instead of FIN: the only way to tell an HTTP/1.0 peer that a response was cut short.
+    pub fn reset_on_close(&self) {
+        self.reset_on_close.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Socket {
+    /// Connects to `address`. The caller bounds the time.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => Self::from_tcp(TcpStream::connect(address).await?),
+            Address::Unix(path) => Ok(Self::new(Stream::Unix(UnixStream::connect(path).await?))),
+        }
+    }
+
+    /// Takes a TCP stream: no Nagle delay (small messages must not wait for an ACK), keep-alive probes on.
+    ///
+    /// # Errors
+    /// The kernel's, where the peer is gone already.
+    pub fn from_tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let (idle, pause, probes) = KEEPALIVE;
+        let keepalive =
+            socket2::TcpKeepalive::new().with_time(idle).with_interval(pause).with_retries(probes);
+        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(Self::new(Stream::Tcp(stream)))
+    }
+
+    /// Takes a unix stream.
+    pub fn from_unix(stream: UnixStream) -> Self {
+        Self::new(Stream::Unix(stream))
+    }
+
+    fn new(stream: Stream) -> Self {
+        Self { stream, ahead: Bytes::new(), activity: Arc::default() }
+    }
+
+    /// Puts bytes that were read already in front of what is still to come.
+    #[must_use]
+    pub fn with_ahead(mut self, ahead: Bytes) -> Self {
+        self.ahead = ahead;
+        self
+    }
+
+    /// What has moved on it; outlives it.
+    pub fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.activity.reset_on_close.load(Ordering::Relaxed)
+            && let Stream::Tcp(stream) = &self.stream
+        {
+            // A socket that cannot be told to linger is closed with FIN: nothing better is left to do.
+            let _ignored = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        if this.ahead.has_remaining() {
+            let taken = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead.split_to(taken));
+            return Poll::Ready(Ok(()));
+        }
+        let polled = match &mut this.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        let received = buf.filled().len() - before;
+        this.activity.read.fetch_add(received as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl Socket {
+    fn count_written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(sent)) = polled {
+            self.activity.written.fetch_add(sent as u64, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = match &mut this.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        };
+        this.count_written(polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = match &mut this.stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
+        this.count_written(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.reset_on_close.load(Ordering::Relaxed) {
+            // A FIN here would look like a proper end.
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Prometheus metrics: families are registered once, handles are resolved when a configuration is compiled.
+//!
+//! The request path only touches handles: counters that are indexed by an enum or by the class of a status, never by a
+//! string. The crate's own types stay inside this module as far as they can.
+
+pub mod downstream;
+pub mod names;
+pub mod process;
+pub mod upstream;
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
+pub use process::ProcessMetrics;
+pub use upstream::{AttemptOutcome, RetryCause, Suppressed, UpstreamFamilies, UpstreamMetrics};
+
+/// Every family of the process. Built once; families outlive configurations.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Listeners and routes.
+    pub downstream: DownstreamFamilies,
+    /// Upstreams and discovery.
+    pub upstream: UpstreamFamilies,
+    /// The proxy itself.
+    pub process: ProcessMetrics,
+}
+
+impl Metrics {
+    /// Registers all families; `buckets` are the histograms' upper bounds, ascending.
+    ///
+    /// # Errors
+    /// The registry's, for a name or bucket list that it refuses.
+    pub fn new(buckets: &[Duration]) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let bounds: Vec<f64> = buckets.iter().map(Duration::as_secs_f64).collect();
+        let register = Register { registry: &registry, bounds: &bounds };
+        let metrics = Self {
+            downstream: DownstreamFamilies::register(&register)?,
+            upstream: UpstreamFamilies::register(&register)?,
+            process: ProcessMetrics::register(&register)?,
+            registry: registry.clone(),
+        };
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// All series in Prometheus' text format.
+    ///
+    /// # Errors
+    /// The encoder's, for a family without series: none of ours.
+    pub fn exposition(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+type Definition = (&'static str, &'static str);
+
+/// Builds and registers one family at a time.
+pub(crate) struct Register<'a> {
+    registry: &'a Registry,
+    bounds: &'a [f64],
+}
+
+impl Register<'_> {
+    fn counter(&self, (name, help): Definition) -> Result<IntCounter, prometheus::Error> {
+        let counter = IntCounter::new(name, help)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn gauge(&self, (name, help): Definition) -> Result<IntGauge, prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn counters(
+        &self,
+        (name, help): Definition,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn gauges(
+        &self,
+        (name, help): Definition,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn histograms(
+        &self,
+        (name, help): Definition,
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).buckets(self.bounds.to_vec());
+        let family = HistogramVec::new(opts, labels)?;
+        self.registry.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+}
+
+/// A gauge that counts a value while this lives.
+#[derive(Debug)]
+pub struct GaugeGuard(IntGauge);
+
+impl GaugeGuard {
+    /// Adds one until dropped.
+    pub fn of(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The value of a histogram's quantile, by linear interpolation inside its bucket as PromQL does; 0 when it is empty.
+pub(crate) fn quantile(histogram: &Histogram, q: f64) -> f64 {
+    use prometheus::core::Metric;
+    let metric = histogram.metric();
+    let data = metric.get_histogram();
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+    let rank = q * data.get_sample_count() as f64;
+    let (mut below, mut lower) = (0.0, 0.0);
+    for bucket in data.get_bucket() {
+        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+        let cumulative = bucket.cumulative_count() as f64;
+        if cumulative >= rank && cumulative > below {
+            let share = (rank - below) / (cumulative - below);
+            return lower + (bucket.upper_bound() - lower) * share;
+        }
+        (below, lower) = (cumulative, bucket.upper_bound());
+    }
+    lower
+}

@@ -1,0 +1,45 @@
+//! Every metric's name and help text. Shape: `outrigger_<area>_<noun>_<unit>[_total]`; labels only from names in the
+//! configuration, from closed lists of words, and the class of a status.
+
+macro_rules! metrics {
+    ($($const:ident = $name:literal, $help:literal;)+) => {
+        $(#[doc = $help] pub const $const: (&str, &str) = ($name, $help);)+
+        /// All of them, for the documentation's test.
+        pub const ALL: &[(&str, &str)] = &[$($const,)+];
+    };
+}
+
+metrics! {
+    DOWNSTREAM_REQUESTS = "outrigger_downstream_requests_total", "Requests answered, by listener, route and class of the status (499: the caller went away).";
+    DOWNSTREAM_DURATION = "outrigger_downstream_request_duration_seconds", "From a request's head received to the last byte of its response, by listener and route.";
+    DOWNSTREAM_IN_FLIGHT = "outrigger_downstream_in_flight", "Requests being answered, by listener.";
+    DOWNSTREAM_CONNECTIONS = "outrigger_downstream_connections", "Open connections, by listener.";
+    DOWNSTREAM_CONNECTIONS_TOTAL = "outrigger_downstream_connections_total", "Connections accepted, by listener.";
+    DOWNSTREAM_RECEIVED = "outrigger_downstream_received_bytes_total", "Bytes received from callers, by listener.";
+    DOWNSTREAM_SENT = "outrigger_downstream_sent_bytes_total", "Bytes sent to callers, by listener.";
+    REJECTED = "outrigger_rejected_total", "Requests and connections that the proxy answered or refused itself, by listener and reason.";
+    DROPPED = "outrigger_dropped_total", "Parts of messages that could not be passed on and were left out, by reason.";
+
+    UPSTREAM_ATTEMPTS = "outrigger_upstream_attempts_total", "Attempts that ended, by upstream and outcome.";
+    UPSTREAM_ATTEMPT_DURATION = "outrigger_upstream_attempt_duration_seconds", "From an attempt's start to its response's head, by upstream.";
+    UPSTREAM_RETRIES = "outrigger_upstream_retries_total", "Attempts beyond the first, by upstream and the reason that made them necessary.";
+    UPSTREAM_RETRIES_SUPPRESSED = "outrigger_upstream_retries_suppressed_total", "Retries that were wanted and not made, by upstream and reason.";
+    UPSTREAM_IN_FLIGHT = "outrigger_upstream_in_flight", "Attempts in flight, by upstream.";
+    UPSTREAM_PENDING = "outrigger_upstream_pending", "Requests that wait for a place, by upstream.";
+    UPSTREAM_ENDPOINTS = "outrigger_upstream_endpoints", "Endpoints, by upstream and state.";
+    UPSTREAM_CONNECTIONS = "outrigger_upstream_connections", "Open connections, by upstream.";
+    UPSTREAM_CONNECTS = "outrigger_upstream_connects_total", "Connections opened, by upstream and outcome.";
+
+    DISCOVERY_STALENESS = "outrigger_discovery_staleness_seconds", "Age of the last good answer beyond its validity; 0 while it is fresh.";
+    DISCOVERY_ERRORS = "outrigger_discovery_errors_total", "Failed look-ups, by upstream and reason.";
+    DISCOVERY_UPDATES = "outrigger_discovery_updates_total", "Endpoint sets published, by upstream.";
+
+    CONFIG_GENERATION = "outrigger_config_generation", "Number of the configuration in force; 1 is the one of the start.";
+    CONFIG_RELOADS = "outrigger_config_reloads_total", "Configurations that took force after the first.";
+    CONFIG_RELOAD_FAILURES = "outrigger_config_reload_failures_total", "Configurations that were refused; the one before stayed in force.";
+    CONFIG_LAST_RELOAD_OK = "outrigger_config_last_reload_success", "1 when the newest file read is in force, 0 when it was refused.";
+    ACCESS_LOG_DROPPED = "outrigger_access_log_dropped_total", "Access log lines dropped because the writer did not keep up.";
+    DRAINING = "outrigger_draining", "1 from SIGTERM or POST /drain on.";
+    BUILD_INFO = "outrigger_build_info", "Always 1; the version is a label.";
+    WORKERS = "outrigger_workers", "Worker threads.";
+}

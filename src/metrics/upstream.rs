@@ -1,0 +1,230 @@
+//! What upstreams see: attempts, retries, connections, discovery.
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::{Register, names};
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl $name {
+            const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The label's value.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// How an attempt ended.
+    AttemptOutcome {
+        /// A response that is no failure.
+        Success = "success",
+        /// A response that is one (5xx, a failed gRPC status).
+        Failure = "failure",
+        /// No connection.
+        ConnectFailed = "connect_failed",
+        /// The connection or stream broke.
+        Reset = "reset",
+        /// No response in time.
+        Timeout = "timeout",
+        /// Refused before it ran.
+        Refused = "refused",
+        /// A response that is not valid.
+        Protocol = "protocol_error",
+        /// The caller went away first.
+        Cancelled = "cancelled",
+    }
+}
+
+labels! {
+    /// Why another attempt was made.
+    RetryCause {
+        /// It could not be sent.
+        Safe = "safe",
+        /// A reused connection was closed under it.
+        KeepAliveRace = "keep_alive_race",
+        /// Reset.
+        Reset = "reset",
+        /// 502, 503, 504.
+        GatewayError = "gateway_error",
+        /// Another 5xx.
+        ServerError = "server_error",
+        /// A status from the route's list.
+        Status = "status",
+        /// A gRPC status from the route's list.
+        Grpc = "grpc",
+        /// It took longer than `per_try`.
+        PerTryTimeout = "per_try_timeout",
+    }
+}
+
+labels! {
+    /// Why another attempt was wanted and not made.
+    Suppressed {
+        /// It may have run, and must not run twice.
+        NotSafe = "retry_not_safe",
+        /// The body was not kept.
+        BodyTooLarge = "body_too_large_to_replay",
+        /// The budget is spent.
+        BudgetEmpty = "retry_budget_empty",
+        /// All attempts are used.
+        Exhausted = "retries_exhausted",
+        /// The wait would pass the deadline.
+        Deadline = "timeout",
+    }
+}
+
+/// Families that are labelled by upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamFamilies {
+    attempts: IntCounterVec,
+    duration: HistogramVec,
+    retries: IntCounterVec,
+    suppressed: IntCounterVec,
+    in_flight: IntGaugeVec,
+    pending: IntGaugeVec,
+    endpoints: IntGaugeVec,
+    connections: IntGaugeVec,
+    connects: IntCounterVec,
+    staleness: IntGaugeVec,
+    errors: IntCounterVec,
+    updates: IntCounterVec,
+}
+
+impl UpstreamFamilies {
+    pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            attempts: register.counters(names::UPSTREAM_ATTEMPTS, &["upstream", "outcome"])?,
+            duration: register.histograms(names::UPSTREAM_ATTEMPT_DURATION, &["upstream"])?,
+            retries: register.counters(names::UPSTREAM_RETRIES, &["upstream", "reason"])?,
+            suppressed: register
+                .counters(names::UPSTREAM_RETRIES_SUPPRESSED, &["upstream", "reason"])?,
+            in_flight: register.gauges(names::UPSTREAM_IN_FLIGHT, &["upstream"])?,
+            pending: register.gauges(names::UPSTREAM_PENDING, &["upstream"])?,
+            endpoints: register.gauges(names::UPSTREAM_ENDPOINTS, &["upstream", "state"])?,
+            connections: register.gauges(names::UPSTREAM_CONNECTIONS, &["upstream"])?,
+            connects: register.counters(names::UPSTREAM_CONNECTS, &["upstream", "outcome"])?,
+            staleness: register.gauges(names::DISCOVERY_STALENESS, &["upstream"])?,
+            errors: register.counters(names::DISCOVERY_ERRORS, &["upstream", "reason"])?,
+            updates: register.counters(names::DISCOVERY_UPDATES, &["upstream"])?,
+        })
+    }
+
+    /// The handles of one upstream.
+    pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
+        let by_word = |family: &IntCounterVec, word| family.with_label_values(&[upstream, word]);
+        UpstreamMetrics {
+            attempts: AttemptOutcome::ALL
+                .iter()
+                .map(|outcome| by_word(&self.attempts, outcome.word()))
+                .collect(),
+            duration: self.duration.with_label_values(&[upstream]),
+            retries: RetryCause::ALL
+                .iter()
+                .map(|cause| by_word(&self.retries, cause.word()))
+                .collect(),
+            suppressed: Suppressed::ALL
+                .iter()
+                .map(|reason| by_word(&self.suppressed, reason.word()))
+                .collect(),
+            in_flight: self.in_flight.with_label_values(&[upstream]),
+            pending: self.pending.with_label_values(&[upstream]),
+            endpoints: self.endpoints.with_label_values(&[upstream, "ready"]),
+            connections: self.connections.with_label_values(&[upstream]),
+            connects_ok: by_word(&self.connects, "success"),
+            connects_failed: by_word(&self.connects, "failure"),
+            connects_timed_out: by_word(&self.connects, "timeout"),
+            staleness: self.staleness.with_label_values(&[upstream]),
+            updates: self.updates.with_label_values(&[upstream]),
+        }
+    }
+
+    /// The counter of failed look-ups for `reason`, one of the provider's few words. Not on the request path.
+    pub fn discovery_errors(&self, upstream: &str, reason: &str) -> IntCounter {
+        self.errors.with_label_values(&[upstream, reason])
+    }
+
+    /// Drops the series of an upstream that is gone.
+    pub fn forget(&self, upstream: &str, discovery_reasons: &[&str]) {
+        // A series that was never touched is not there: nothing to drop.
+        for outcome in AttemptOutcome::ALL {
+            let _absent = self.attempts.remove_label_values(&[upstream, outcome.word()]);
+        }
+        for cause in RetryCause::ALL {
+            let _absent = self.retries.remove_label_values(&[upstream, cause.word()]);
+        }
+        for reason in Suppressed::ALL {
+            let _absent = self.suppressed.remove_label_values(&[upstream, reason.word()]);
+        }
+        for outcome in ["success", "failure", "timeout"] {
+            let _absent = self.connects.remove_label_values(&[upstream, outcome]);
+        }
+        for reason in discovery_reasons {
+            let _absent = self.errors.remove_label_values(&[upstream, reason]);
+        }
+        let _absent = self.endpoints.remove_label_values(&[upstream, "ready"]);
+        let _absent = self.duration.remove_label_values(&[upstream]);
+        let _absent = self.updates.remove_label_values(&[upstream]);
+        for gauge in [&self.in_flight, &self.pending, &self.connections, &self.staleness] {
+            let _absent = gauge.remove_label_values(&[upstream]);
+        }
+    }
+}
+
+/// The handles of one upstream.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    attempts: Vec<IntCounter>,
+    /// Seconds from an attempt's start to its response's head.
+    pub duration: Histogram,
+    retries: Vec<IntCounter>,
+    suppressed: Vec<IntCounter>,
+    /// Attempts in flight.
+    pub in_flight: IntGauge,
+    /// Requests that wait.
+    pub pending: IntGauge,
+    /// Endpoints that may be picked.
+    pub endpoints: IntGauge,
+    /// Open connections.
+    pub connections: IntGauge,
+    /// Connections made.
+    pub connects_ok: IntCounter,
+    /// Connections refused or broken before they stood.
+    pub connects_failed: IntCounter,
+    /// Connections that took too long.
+    pub connects_timed_out: IntCounter,
+    /// Seconds beyond the validity of the last good answer.
+    pub staleness: IntGauge,
+    /// Endpoint sets published.
+    pub updates: IntCounter,
+}
+
+impl UpstreamMetrics {
+    /// Counts an attempt that ended.
+    pub fn attempt(&self, outcome: AttemptOutcome) {
+        self.attempts[outcome as usize].inc();
+    }
+
+    /// Counts an attempt beyond the first.
+    pub fn retry(&self, cause: RetryCause) {
+        self.retries[cause as usize].inc();
+    }
+
+    /// Counts a retry that was wanted and not made.
+    pub fn suppress(&self, reason: Suppressed) {
+        self.suppressed[reason as usize].inc();
+    }
+
+    /// Attempts and retries so far (for the summary of `demo`).
+    pub fn totals(&self) -> (u64, u64) {
+        let sum = |counters: &[IntCounter]| counters.iter().map(IntCounter::get).sum();
+        (sum(&self.attempts), sum(&self.retries))
+    }
+}
