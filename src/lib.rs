@@ -6,5 +6,8 @@ pub mod config;
 pub mod discovery;
 pub mod io;
 pub mod metrics;
+pub mod net;
 pub mod policy;
 pub mod route;
+pub mod snapshot;
+pub mod upstream;

@@ -5,7 +5,6 @@
 //! turn while an idle connection holds no buffer at all.
 
 use std::cell::RefCell;
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;

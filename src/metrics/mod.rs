@@ -17,7 +17,7 @@ use prometheus::{
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use process::ProcessMetrics;
-pub use upstream::{AttemptOutcome, RetryCause, Suppressed, UpstreamFamilies, UpstreamMetrics};
+pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
 
 /// Every family of the process. Built once; families outlive configurations.
 #[derive(Debug, Clone)]

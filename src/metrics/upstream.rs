@@ -65,22 +65,6 @@ labels! {
     }
 }
 
-labels! {
-    /// Why another attempt was wanted and not made.
-    Suppressed {
-        /// It may have run, and must not run twice.
-        NotSafe = "retry_not_safe",
-        /// The body was not kept.
-        BodyTooLarge = "body_too_large_to_replay",
-        /// The budget is spent.
-        BudgetEmpty = "retry_budget_empty",
-        /// All attempts are used.
-        Exhausted = "retries_exhausted",
-        /// The wait would pass the deadline.
-        Deadline = "timeout",
-    }
-}
-
 /// Families that are labelled by upstream.
 #[derive(Debug, Clone)]
 pub struct UpstreamFamilies {
@@ -117,8 +101,8 @@ impl UpstreamFamilies {
         })
     }
 
-    /// The handles of one upstream.
-    pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
+    /// The handles of one upstream. `suppressed`: the words for retries not made, in the order of their index.
+    pub fn upstream(&self, upstream: &str, suppressed: &[&str]) -> UpstreamMetrics {
         let by_word = |family: &IntCounterVec, word| family.with_label_values(&[upstream, word]);
         UpstreamMetrics {
             attempts: AttemptOutcome::ALL
@@ -130,10 +114,7 @@ impl UpstreamFamilies {
                 .iter()
                 .map(|cause| by_word(&self.retries, cause.word()))
                 .collect(),
-            suppressed: Suppressed::ALL
-                .iter()
-                .map(|reason| by_word(&self.suppressed, reason.word()))
-                .collect(),
+            suppressed: suppressed.iter().map(|word| by_word(&self.suppressed, word)).collect(),
             in_flight: self.in_flight.with_label_values(&[upstream]),
             pending: self.pending.with_label_values(&[upstream]),
             endpoints: self.endpoints.with_label_values(&[upstream, "ready"]),
@@ -152,7 +133,7 @@ impl UpstreamFamilies {
     }
 
     /// Drops the series of an upstream that is gone.
-    pub fn forget(&self, upstream: &str, discovery_reasons: &[&str]) {
+    pub fn forget(&self, upstream: &str, suppressed: &[&str], discovery_reasons: &[&str]) {
         // A series that was never touched is not there: nothing to drop.
         for outcome in AttemptOutcome::ALL {
             let _absent = self.attempts.remove_label_values(&[upstream, outcome.word()]);
@@ -160,8 +141,8 @@ impl UpstreamFamilies {
         for cause in RetryCause::ALL {
             let _absent = self.retries.remove_label_values(&[upstream, cause.word()]);
         }
-        for reason in Suppressed::ALL {
-            let _absent = self.suppressed.remove_label_values(&[upstream, reason.word()]);
+        for word in suppressed {
+            let _absent = self.suppressed.remove_label_values(&[upstream, word]);
         }
         for outcome in ["success", "failure", "timeout"] {
             let _absent = self.connects.remove_label_values(&[upstream, outcome]);
@@ -217,9 +198,11 @@ impl UpstreamMetrics {
         self.retries[cause as usize].inc();
     }
 
-    /// Counts a retry that was wanted and not made.
-    pub fn suppress(&self, reason: Suppressed) {
-        self.suppressed[reason as usize].inc();
+    /// Counts a retry that was wanted and not made, by the index of its reason.
+    pub fn suppress(&self, reason: usize) {
+        if let Some(counter) = self.suppressed.get(reason) {
+            counter.inc();
+        }
     }
 
     /// Attempts and retries so far (for the summary of `demo`).

@@ -1,0 +1,117 @@
+//! One HTTP/1.1 connection to an upstream.
+
+use std::io;
+use std::sync::Arc;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use crate::io::request_body::RequestBody;
+use crate::io::socket::{Activity, Socket};
+
+use super::{SendFailure, UpstreamRequest, UpstreamResponse, body_error, find_source};
+
+/// Bytes of a response's head; more is an error of the upstream. The same as for requests.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Headers of a response.
+const MAX_HEADERS: usize = 128;
+
+/// A connection that carries one request at a time.
+#[derive(Debug)]
+pub struct Http1 {
+    send: http1::SendRequest<RequestBody>,
+    activity: Arc<Activity>,
+    made: Instant,
+    used: u64,
+}
+
+impl Http1 {
+    /// Starts HTTP/1.1 on a connected socket. `held` is dropped when the connection has ended: permits and gauges.
+    ///
+    /// # Errors
+    /// hyper's, where its task could not start.
+    pub async fn start(
+        socket: Socket,
+        now: Instant,
+        held: impl Sized + 'static,
+    ) -> Result<Self, SendFailure> {
+        let activity = socket.activity();
+        let (send, connection) = http1::Builder::new()
+            .max_header_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .handshake(TokioIo::new(socket))
+            .await
+            .map_err(|_| SendFailure::NotSent)?;
+        // Ends when the peer closes, or when `send` and the body of the last response are dropped.
+        drop(tokio::task::spawn_local(async move {
+            // What went wrong is told to the request; an idle connection that ends is nothing to tell.
+            let _ended = connection.with_upgrades().await;
+            drop(held);
+        }));
+        Ok(Self { send, activity, made: now, used: 0 })
+    }
+
+    /// Waits until another request may be sent. `false`: the connection has ended.
+    pub async fn ready(&mut self) -> bool {
+        self.send.is_ready() || self.send.ready().await.is_ok()
+    }
+
+    /// True when the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.send.is_closed()
+    }
+
+    /// True when an earlier request was answered on it: it may be closing just now.
+    pub fn is_reused(&self) -> bool {
+        self.used > 1
+    }
+
+    /// Requests sent on it.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// When it was made.
+    pub fn made(&self) -> Instant {
+        self.made
+    }
+
+    /// Sends `request` (origin-form target, `Host` set) and waits for the response's head.
+    ///
+    /// # Errors
+    /// [`SendFailure`], with what is certain about how far the request got.
+    pub async fn send(&mut self, request: UpstreamRequest) -> Result<UpstreamResponse, SendFailure> {
+        self.used += 1;
+        let (read, written) = (self.activity.bytes_read(), self.activity.bytes_written());
+        match self.send.try_send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(mut error) => {
+                let unsent = error.take_message().is_some()
+                    || self.activity.bytes_written() == written;
+                let answered = self.activity.bytes_read() > read;
+                Err(failure(error.error(), unsent, answered))
+            }
+        }
+    }
+}
+
+fn failure(error: &hyper::Error, unsent: bool, answered: bool) -> SendFailure {
+    if let Some(error) = body_error(error) {
+        return SendFailure::Body(error);
+    }
+    if error.is_parse() {
+        return SendFailure::Protocol(error.to_string());
+    }
+    if unsent {
+        return SendFailure::NotSent;
+    }
+    let reset = find_source::<io::Error>(error)
+        .is_some_and(|error| error.kind() != io::ErrorKind::UnexpectedEof);
+    match (answered, reset) {
+        (false, _) => SendFailure::Closed,
+        (true, true) => SendFailure::Reset,
+        (true, false) => SendFailure::Protocol(error.to_string()),
+    }
+}

@@ -1,0 +1,65 @@
+//! Connections to upstreams: making them, and speaking HTTP/1 and HTTP/2 over them.
+//!
+//! This is the seam behind which hyper stands: the rooms above see [`Http1`], [`Http2`] and [`SendFailure`], so that a
+//! codec of our own can take hyper's place without touching policies.
+
+pub mod connect;
+pub mod http1;
+pub mod http2;
+
+use http::Request;
+use hyper::body::Incoming;
+
+use crate::io::request_body::{BodyError, RequestBody};
+
+pub use connect::{Connect, Target};
+pub use http1::Http1;
+pub use http2::Http2;
+
+/// A response whose body is still to come.
+pub type UpstreamResponse = http::Response<Incoming>;
+
+/// A request as it is sent.
+pub type UpstreamRequest = Request<RequestBody>;
+
+/// Why a request got no response. Says no more than is certain.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFailure {
+    /// Not a byte was written, or the peer guarantees that it did not look at the request.
+    #[error("the request was not sent")]
+    NotSent,
+    /// The peer refused the stream before running it (REFUSED_STREAM, GOAWAY).
+    #[error("the upstream refused the stream")]
+    Refused,
+    /// The connection ended after something was written and before any byte of a response.
+    #[error("the upstream closed the connection before it answered")]
+    Closed,
+    /// The connection or the stream broke in the middle of the response's head, or was reset by the peer.
+    #[error("the upstream broke off its answer")]
+    Reset,
+    /// What came back is not HTTP.
+    #[error("the upstream's answer is not valid HTTP: {0}")]
+    Protocol(String),
+    /// The request's body failed.
+    #[error("the request's body failed: {0}")]
+    Body(BodyError),
+}
+
+/// The body's own error, where that is what broke the message.
+fn body_error(error: &hyper::Error) -> Option<BodyError> {
+    find_source::<BodyError>(error).copied()
+}
+
+/// The first cause of the given type.
+fn find_source<'a, T: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a T> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,199 @@
+//! The access log: one JSON object a line, written by a thread of its own.
+//!
+//! Workers hand finished lines to a bounded queue and never wait: when the writer does not keep up (a full disk, a
+//! stopped pipe), lines are dropped and counted. What the fields mean stands in `docs/ACCESS_LOG.md`.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use prometheus::IntCounter;
+use serde::{Serialize, Serializer};
+
+/// Lines that may wait: at 500 B each, 4 MiB.
+const QUEUE: usize = 8192;
+
+/// A line is on its way out at most this long after it was written.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// The workers' end.
+#[derive(Debug, Clone)]
+pub struct LogSender {
+    lines: Option<SyncSender<Vec<u8>>>,
+    dropped: IntCounter,
+}
+
+/// One request.
+#[derive(Debug, Serialize)]
+pub(crate) struct Line<'a> {
+    #[serde(serialize_with = "rfc3339")]
+    pub(crate) time: SystemTime,
+    pub(crate) service: &'a str,
+    pub(crate) listener: &'a str,
+    pub(crate) route: Option<&'a str>,
+    pub(crate) protocol: &'static str,
+    pub(crate) method: Option<&'a str>,
+    pub(crate) host: Option<&'a str>,
+    pub(crate) path: Option<&'a str>,
+    pub(crate) status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) grpc_status: Option<u8>,
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) flag: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) detail: Option<&'a str>,
+    pub(crate) duration_ms: f64,
+    pub(crate) head_ms: Option<f64>,
+    pub(crate) attempts: u32,
+    pub(crate) upstream: Option<&'a str>,
+    pub(crate) endpoint: Option<&'a dyn DisplayAny>,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) peer: &'a dyn DisplayAny,
+    pub(crate) request_id: Option<&'a str>,
+}
+
+/// Something that is written by its `Display`.
+pub(crate) trait DisplayAny: std::fmt::Display + std::fmt::Debug {}
+impl<T: std::fmt::Display + std::fmt::Debug> DisplayAny for T {}
+
+impl Serialize for dyn DisplayAny + '_ {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+impl LogSender {
+    /// Logs nothing.
+    pub fn none(dropped: IntCounter) -> Self {
+        Self { lines: None, dropped }
+    }
+
+    /// Hands a line to the writer, or drops and counts it.
+    pub(crate) fn write(&self, line: &Line<'_>) {
+        let Some(lines) = &self.lines else { return };
+        let mut bytes = Vec::with_capacity(512);
+        // Writing to a vector does not fail, and no field has a map with keys that are not text.
+        if serde_json::to_writer(&mut bytes, line).is_err() {
+            return;
+        }
+        bytes.push(b'\n');
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(bytes) {
+            self.dropped.inc();
+        }
+    }
+}
+
+/// Starts the writer's thread. It ends when the last sender is gone, with everything written.
+///
+/// # Errors
+/// Where the file cannot be opened or the thread not started.
+pub fn start(target: &Target, dropped: IntCounter) -> io::Result<(LogSender, JoinHandle<()>)> {
+    let out: Box<dyn Write + Send> = match target {
+        Target::Stdout => Box::new(io::stdout()),
+        Target::Stderr => Box::new(io::stderr()),
+        Target::File(path) => Box::new(OpenOptions::new().append(true).create(true).open(path)?),
+    };
+    let (sender, lines) = sync_channel(QUEUE);
+    let lost = dropped.clone();
+    let thread = std::thread::Builder::new()
+        .name("access-log".to_owned())
+        .spawn(move || write_all(&lines, out, &lost))?;
+    Ok((LogSender { lines: Some(sender), dropped }, thread))
+}
+
+fn write_all(lines: &Receiver<Vec<u8>>, out: Box<dyn Write + Send>, lost: &IntCounter) {
+    let mut out = io::BufWriter::with_capacity(64 * 1024, out);
+    let mut waiting = false;
+    loop {
+        let line = if waiting {
+            lines.recv_timeout(FLUSH)
+        } else {
+            lines.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        let written = match line {
+            Ok(line) => {
+                waiting = true;
+                out.write_all(&line)
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                waiting = false;
+                out.flush()
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                if out.flush().is_err() {
+                    lost.inc();
+                }
+                return;
+            }
+        };
+        if written.is_err() {
+            lost.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_json_and_all_of_them_reach_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let (sender, thread) = start(&Target::File(path.clone()), dropped.clone()).unwrap();
+        for status in 200..300 {
+            sender.write(&Line {
+                time: SystemTime::UNIX_EPOCH,
+                service: "orders",
+                listener: "outbound",
+                route: Some("a\"b"),
+                protocol: "HTTP/1.1",
+                method: Some("GET"),
+                host: None,
+                path: Some("/x\n"),
+                status,
+                grpc_status: None,
+                reason: None,
+                flag: None,
+                detail: None,
+                duration_ms: 1.5,
+                head_ms: None,
+                attempts: 1,
+                upstream: None,
+                endpoint: Some(&"127.0.0.1:1"),
+                received_bytes: 0,
+                sent_bytes: 3,
+                peer: &"unix",
+                request_id: None,
+            });
+        }
+        drop(sender);
+        thread.join().unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(text.lines().count(), 100);
+        let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(first["time"], "1970-01-01T00:00:00.000Z");
+        assert_eq!((&first["route"], &first["path"]), (&"a\"b".into(), &"/x\n".into()));
+        assert_eq!(dropped.get(), 0);
+    }
+}

@@ -1,0 +1,192 @@
+//! One try: a place, an endpoint, a connection, the head of a response.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+use tokio::time::Instant;
+
+use crate::balance::Tried;
+use crate::balance::endpoint::{Endpoint, EndpointGuard};
+use crate::base::error::{ProxyError, Reason};
+use crate::io::request_body::RequestBody;
+use crate::io::tick::Timer;
+use crate::metrics::AttemptOutcome;
+use crate::net::{SendFailure, UpstreamResponse};
+use crate::policy::classify::{self, Outcome};
+use crate::policy::deadline::Deadline;
+use crate::policy::retry::AttemptEnd;
+use crate::upstream::{Connection, LocalUpstream, Slot};
+
+use super::worker::Worker;
+
+/// What does not change between the attempts of a request.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) local: &'a Rc<LocalUpstream>,
+    /// HTTP/2 is spoken upstream.
+    pub(crate) http2: bool,
+    pub(crate) deadline: Deadline,
+    pub(crate) per_try: Option<std::time::Duration>,
+    /// Nothing may move for this long.
+    pub(crate) idle: Option<std::time::Duration>,
+}
+
+/// A response whose body is still to come, and all that must be held until then.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: UpstreamResponse,
+    pub(crate) connection: Connection,
+    pub(crate) timer: Timer,
+    pub(crate) endpoint: EndpointGuard,
+    pub(crate) slot: Slot,
+}
+
+/// An attempt without a response.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) end: AttemptEnd,
+    pub(crate) error: ProxyError,
+}
+
+impl Failed {
+    fn last(error: ProxyError) -> Self {
+        Self { end: AttemptEnd::Final, error }
+    }
+}
+
+impl Plan<'_> {
+    /// Chooses an endpoint that was not tried yet, as long as there is one.
+    pub(crate) fn pick(&self, tried: &mut Tried) -> Result<Arc<Endpoint>, ProxyError> {
+        let upstream = &self.local.upstream;
+        let endpoints = upstream.endpoints();
+        let rng = &mut self.worker.rng.borrow_mut();
+        let picked = upstream.balancer.pick(&endpoints, tried, Instant::now(), rng);
+        let endpoint = picked.ok_or_else(|| upstream.nothing_to_pick())?;
+        tried.note(endpoint.id);
+        Ok(Arc::clone(endpoint))
+    }
+
+    /// Makes one attempt at `endpoint`. `fresh`: not on a kept connection.
+    pub(crate) async fn attempt(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        fresh: bool,
+        request: Request<RequestBody>,
+    ) -> Result<Answer, Failed> {
+        let start = Instant::now();
+        let bound = self.deadline.of_attempt(self.per_try, start);
+        let idle = self.idle.and_then(|idle| start.checked_add(idle));
+        let bound = match (bound, idle) {
+            (Some(bound), Some(idle)) => Some(bound.min(idle)),
+            (bound, idle) => bound.or(idle),
+        };
+        let mut timer = self.worker.tick.timer(bound);
+        let guard = endpoint.start(start);
+        let sent = Cell::new(false);
+        let answered = timer.limit(self.exchange(endpoint, fresh, request, &sent)).await;
+        let now = Instant::now();
+        let result = answered.unwrap_or_else(|_| Err(self.timed_out(endpoint, sent.get(), now)));
+        let metrics = &self.local.upstream.metrics;
+        match result {
+            Ok((response, connection, slot)) => {
+                metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
+                let grpc_status = classify::grpc_status(response.headers());
+                self.settle(&guard, response.status(), grpc_status, now);
+                Ok(Answer { response, connection, timer, endpoint: guard, slot })
+            }
+            Err(failed) => {
+                metrics.attempt(outcome_word(&failed));
+                guard.settle(Outcome::of_reason(failed.error.reason), now);
+                Err(failed)
+            }
+        }
+    }
+
+    fn settle(
+        &self,
+        guard: &EndpointGuard,
+        status: StatusCode,
+        grpc_status: Option<u8>,
+        now: Instant,
+    ) {
+        let outcome = Outcome::of_response(status, grpc_status);
+        if classify::is_overload(status, grpc_status) {
+            guard.settle_overloaded(now);
+        } else {
+            guard.settle(outcome, now);
+        }
+        self.local.upstream.metrics.attempt(match outcome {
+            Outcome::Failure => AttemptOutcome::Failure,
+            _ => AttemptOutcome::Success,
+        });
+    }
+
+    async fn exchange(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        fresh: bool,
+        request: Request<RequestBody>,
+        sent: &Cell<bool>,
+    ) -> Result<(UpstreamResponse, Connection, Slot), Failed> {
+        let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
+        let slot = self.local.enter(tick, deadline).await.map_err(Failed::last)?;
+        let connected = self.local.connect(endpoint, self.http2, fresh, tick, deadline).await;
+        let mut connection = connected.map_err(|error| Failed {
+            end: match error.reason {
+                Reason::ConnectFailed => AttemptEnd::NotSent,
+                _ => AttemptEnd::Final,
+            },
+            error,
+        })?;
+        let reused = connection.is_reused_http1();
+        sent.set(true);
+        match connection.send(request).await {
+            Ok(response) => Ok((response, connection, slot)),
+            Err(failure) => Err(self.not_answered(endpoint, failure, reused)),
+        }
+    }
+
+    fn not_answered(&self, endpoint: &Endpoint, failure: SendFailure, reused: bool) -> Failed {
+        let (end, reason) = match &failure {
+            SendFailure::NotSent => (AttemptEnd::NotSent, Reason::ConnectFailed),
+            SendFailure::Refused => (AttemptEnd::Refused, Reason::UpstreamRefused),
+            SendFailure::Closed if reused => (AttemptEnd::KeepAliveRace, Reason::UpstreamClosed),
+            SendFailure::Closed => (AttemptEnd::Reset, Reason::UpstreamClosed),
+            SendFailure::Reset => (AttemptEnd::Reset, Reason::UpstreamReset),
+            SendFailure::Protocol(_) => (AttemptEnd::Final, Reason::UpstreamProtocol),
+            SendFailure::Body(error) => (AttemptEnd::Final, error.reason()),
+        };
+        Failed { end, error: ProxyError::new(reason, self.named(endpoint, &failure.to_string())) }
+    }
+
+    fn timed_out(&self, endpoint: &Endpoint, sent: bool, now: Instant) -> Failed {
+        let (end, reason, text) = if self.deadline.expired(now) {
+            (AttemptEnd::Final, Reason::Timeout, "no answer before the deadline")
+        } else if self.per_try.is_none() {
+            (AttemptEnd::Final, Reason::StreamIdle, "nothing moved for the route's idle time")
+        } else if sent {
+            (AttemptEnd::PerTryTimeout, Reason::PerTryTimeout, "no answer within the per-try timeout")
+        } else {
+            (AttemptEnd::NotSent, Reason::ConnectFailed, "no connection within the per-try timeout")
+        };
+        Failed { end, error: ProxyError::new(reason, self.named(endpoint, text)) }
+    }
+
+    fn named(&self, endpoint: &Endpoint, what: &str) -> String {
+        format!("upstream {}, endpoint {}: {what}", self.local.upstream.name, endpoint.address)
+    }
+}
+
+fn outcome_word(failed: &Failed) -> AttemptOutcome {
+    match failed.error.reason {
+        Reason::ConnectFailed => AttemptOutcome::ConnectFailed,
+        Reason::UpstreamRefused => AttemptOutcome::Refused,
+        Reason::UpstreamClosed | Reason::UpstreamReset => AttemptOutcome::Reset,
+        Reason::UpstreamProtocol => AttemptOutcome::Protocol,
+        Reason::Timeout | Reason::PerTryTimeout | Reason::StreamIdle => AttemptOutcome::Timeout,
+        _ => AttemptOutcome::Cancelled,
+    }
+}

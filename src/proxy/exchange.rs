@@ -1,0 +1,184 @@
+//! The record of one request, from its head to the last byte of its answer.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderValue, Method, Uri, Version};
+use tokio::time::Instant;
+
+use crate::balance::endpoint::Endpoint;
+use crate::base::error::Reason;
+use crate::io::request_body::BodySource;
+use crate::metrics::GaugeGuard;
+use crate::policy::classify::is_grpc;
+use crate::snapshot::{LogFilter, Route};
+use crate::upstream::LocalUpstream;
+
+use super::access_log::Line;
+use super::connection::Downstream;
+use super::listener::Active;
+
+/// What is known of a request so far. Its drop counts and logs the request, whatever ended it.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) downstream: Rc<Downstream>,
+    pub(crate) active: Rc<Active>,
+    pub(crate) started: Instant,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) version: Version,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) request_id: Option<HeaderValue>,
+    pub(crate) grpc: bool,
+    /// The request carries an `Idempotency-Key`.
+    pub(crate) idempotency_key: bool,
+    /// The caller sent `TE: trailers`.
+    pub(crate) wants_trailers: bool,
+    /// Index of the route.
+    pub(crate) route: Option<usize>,
+    pub(crate) upstream: Option<Rc<LocalUpstream>>,
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    pub(crate) attempts: u32,
+    pub(crate) status: u16,
+    pub(crate) grpc_status: Option<u8>,
+    /// Why the proxy answered itself, or why the answer is not whole.
+    pub(crate) reason: Option<Reason>,
+    pub(crate) detail: Option<String>,
+    /// When the head of the answer was handed over.
+    pub(crate) head_at: Option<Instant>,
+    pub(crate) body: Option<BodySource>,
+    pub(crate) sent: u64,
+    /// The last byte was handed over.
+    pub(crate) complete: bool,
+    _in_flight: GaugeGuard,
+}
+
+impl Exchange {
+    pub(crate) fn begin<B>(
+        downstream: &Rc<Downstream>,
+        active: Rc<Active>,
+        request: &http::Request<B>,
+    ) -> Box<Self> {
+        downstream.begin_request();
+        let gauge = GaugeGuard::of(&active.listener.metrics.in_flight);
+        Box::new(Self {
+            downstream: Rc::clone(downstream),
+            active,
+            started: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            host: None,
+            request_id: None,
+            grpc: is_grpc(request.headers()),
+            idempotency_key: request.headers().contains_key("idempotency-key"),
+            wants_trailers: false,
+            route: None,
+            upstream: None,
+            endpoint: None,
+            attempts: 0,
+            status: 0,
+            grpc_status: None,
+            reason: None,
+            detail: None,
+            head_at: None,
+            body: None,
+            sent: 0,
+            complete: false,
+            _in_flight: gauge,
+        })
+    }
+
+    /// The route that took the request.
+    pub(crate) fn route(&self) -> Option<&Route> {
+        self.route.and_then(|index| self.active.listener.routes.get(index))
+    }
+
+    /// Notes that the answer broke off, unless something noted why before.
+    pub(crate) fn broke(&mut self, reason: Reason, detail: impl Into<String>) {
+        if self.reason.is_none() {
+            self.reason = Some(reason);
+            self.detail = Some(detail.into());
+        }
+    }
+
+    fn is_failure(&self) -> bool {
+        self.status >= 500
+            || matches!(self.reason, Some(reason) if reason != Reason::DirectResponse)
+            || self.grpc_status.is_some_and(|code| code != 0)
+    }
+
+    fn is_logged(&self) -> bool {
+        match self.active.snapshot.log {
+            LogFilter::All => true,
+            LogFilter::Never => false,
+            LogFilter::Errors => self.is_failure(),
+            LogFilter::Share(share) => {
+                let drawn = || self.downstream.worker.rng.borrow_mut().fraction();
+                self.is_failure() || drawn() < share.fraction()
+            }
+        }
+    }
+
+    fn log(&self, now: Instant) {
+        let text = |value: &'_ HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let (host, id) = (self.host.as_ref().map(text), self.request_id.as_ref().map(text));
+        let millis = |at: Instant| at.saturating_duration_since(self.started).as_secs_f64() * 1e3;
+        // Rounded to the microsecond: more digits would be noise.
+        let round = |millis: f64| (millis * 1e3).round() / 1e3;
+        let path = self.uri.path_and_query().map_or_else(|| self.uri.path(), |path| path.as_str());
+        self.downstream.worker.shared.access_log.write(&Line {
+            time: SystemTime::now(),
+            service: &self.active.snapshot.service,
+            listener: &self.active.listener.name,
+            route: self.route().map(|route| &*route.name),
+            protocol: match self.version {
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            method: Some(self.method.as_str()),
+            host: host.as_deref(),
+            path: Some(path),
+            status: self.status,
+            grpc_status: self.grpc_status,
+            reason: self.reason.map(Reason::word),
+            flag: self.reason.map(Reason::flag),
+            detail: self.detail.as_deref(),
+            duration_ms: round(millis(now)),
+            head_ms: self.head_at.map(|at| round(millis(at))),
+            attempts: self.attempts,
+            upstream: self.upstream.as_ref().map(|local| &*local.upstream.name),
+            endpoint: self.endpoint.as_ref().map(|endpoint| &endpoint.address as _),
+            received_bytes: self.body.as_ref().map_or(0, BodySource::received),
+            sent_bytes: self.sent,
+            peer: &self.downstream.peer,
+            request_id: id.as_deref(),
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.downstream.end_request(now);
+        if !self.complete {
+            self.broke(Reason::ClientGone, "the caller went away before the answer was complete");
+        }
+        if self.reason == Some(Reason::ClientGone) {
+            self.status = 499;
+        }
+        let listener = &self.active.listener;
+        let metrics = self.route().map_or(&listener.unrouted, |route| &route.metrics);
+        metrics.request(self.status, now.saturating_duration_since(self.started).as_secs_f64());
+        if let Some(reason) = self.reason
+            && reason != Reason::DirectResponse
+        {
+            listener.metrics.reject(reason);
+        }
+        if self.is_logged() {
+            self.log(now);
+        }
+    }
+}

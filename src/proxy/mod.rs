@@ -1,0 +1,30 @@
+//! The request path: from an accepted connection to the last byte of its last response.
+//!
+//! # The life of a request
+//!
+//! 1. [`listener`]: a worker accepts the connection, under the listener's limit.
+//! 2. [`connection`]: the first bytes tell HTTP/1 from HTTP/2; hyper reads messages; idle, header and age limits run.
+//! 3. [`request`]: the spine. The head is checked ([`check`]), routed, answered or forwarded.
+//! 4. [`forward`]: the deadline, the retry loop, the replayable body.
+//! 5. [`attempt`]: one try: a place, an endpoint, a connection, the response's head.
+//! 6. [`response`]: the body streams back; its end settles connection, guards, metrics and log.
+//!
+//! Beside it: [`headers`] (what changes in a head), [`reply`] (answers of our own), [`tunnel`] (upgrades, CONNECT and
+//! TCP), [`exchange`] (the record of a request), [`access_log`].
+
+pub mod access_log;
+mod attempt;
+mod check;
+mod connection;
+mod exchange;
+mod forward;
+mod headers;
+mod listener;
+mod reply;
+mod request;
+mod response;
+mod tunnel;
+mod worker;
+
+pub use listener::{ListenSocket, Protocol};
+pub use worker::{Command, Shared, Worker};

@@ -1,0 +1,127 @@
+//! Answers that the proxy makes itself: status, reason, and a text that a person understands.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::base::error::{ProxyError, Reason};
+use crate::policy::classify::{grpc_code, http_status};
+
+use super::exchange::Exchange;
+use super::response::ResponseBody;
+
+/// Carries the reason's word on every answer of ours.
+pub(crate) const REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// The answer to a request that failed.
+pub(crate) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBody> {
+    let status = status_of(error.reason);
+    exchange.broke(error.reason, error.detail.clone());
+    let mut response = if exchange.grpc {
+        grpc(exchange, error)
+    } else {
+        let text = format!("{}: {}\n", error.reason, error.detail);
+        local(exchange, status, TEXT, Bytes::from(text))
+    };
+    response.headers_mut().insert(REASON, HeaderValue::from_static(error.reason.word()));
+    if matches!(error.reason, Reason::DownstreamProtocol | Reason::BadHeader | Reason::TooLarge | Reason::RequestTimeout)
+        && response.version() != http::Version::HTTP_2
+    {
+        // Where a message was unclear or unfinished, nothing that follows on the connection can be trusted.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The answer of a route's own `respond` or `redirect`.
+pub(crate) fn direct(
+    mut exchange: Box<Exchange>,
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Bytes,
+) -> Response<ResponseBody> {
+    exchange.reason = Some(Reason::DirectResponse);
+    let mut response = local(exchange, status, content_type, body);
+    let word = HeaderValue::from_static(Reason::DirectResponse.word());
+    response.headers_mut().insert(REASON, word);
+    response
+}
+
+fn status_of(reason: Reason) -> StatusCode {
+    StatusCode::from_u16(http_status(reason)).unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+fn local(
+    mut exchange: Box<Exchange>,
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Bytes,
+) -> Response<ResponseBody> {
+    exchange.status = status.as_u16();
+    let version = exchange.version;
+    let length = body.len();
+    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let mut response = Response::new(ResponseBody::local(exchange, body));
+    *response.status_mut() = status;
+    *response.version_mut() = version;
+    let headers = response.headers_mut();
+    if length > 0 {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    if !bodiless {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    if let Ok(date) = HeaderValue::from_str(&date) {
+        headers.insert(DATE, date);
+    }
+    response
+}
+
+/// A "trailers-only" answer: 200 with the status in its head (gRPC over HTTP/2, "Responses").
+fn grpc(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBody> {
+    let code = grpc_code(error.reason);
+    exchange.grpc_status = Some(code);
+    let mut response = local(exchange, StatusCode::OK, TEXT, Bytes::new());
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
+    let message = percent_encoded(&format!("{}: {}", error.reason, error.detail));
+    if let Ok(message) = HeaderValue::from_str(&message) {
+        headers.insert("grpc-message", message);
+    }
+    response
+}
+
+/// `grpc-message` is percent-encoded (gRPC over HTTP/2, "Percent-Encoded").
+fn percent_encoded(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'%';
+    if text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut encoded = String::with_capacity(text.len() + 16);
+    for byte in text.bytes() {
+        if plain(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_messages_are_percent_encoded() {
+        assert_eq!(percent_encoded("plain text"), "plain text");
+        assert_eq!(percent_encoded("100% ä\n"), "100%25 %C3%A4%0A");
+    }
+}

@@ -1,0 +1,216 @@
+//! Connections whose bytes are passed on as they are: upgrades (WebSocket), CONNECT, and TCP listeners.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::balance::Tried;
+use crate::base::error::{ProxyError, Reason};
+use crate::io::relay::{RelayEnd, Relayed, relay};
+use crate::io::socket::Socket;
+use crate::metrics::AttemptOutcome;
+use crate::policy::classify::Outcome;
+use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
+use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
+use crate::policy::pushback::Pushback;
+use crate::snapshot::{Action, Route};
+use crate::upstream::{LocalUpstream, Slot};
+
+use super::access_log::Line;
+use super::attempt::{Answer, Plan};
+use super::connection::Accepted;
+use super::exchange::Exchange;
+use super::response::ResponseBody;
+use super::worker::{Stop, Worker};
+use super::{headers, reply};
+
+/// Passes a 101 back and then bytes both ways, until both sides have closed or nothing moves for the route's `idle`.
+pub(crate) fn upgrade(
+    mut exchange: Box<Exchange>,
+    route: &Route,
+    answer: Answer,
+    downstream: OnUpgrade,
+) -> Response<ResponseBody> {
+    let Answer { mut response, connection, endpoint, slot, .. } = answer;
+    let upstream = hyper::upgrade::on(&mut response);
+    let (mut parts, _) = response.into_parts();
+    let protocol = headers::strip_response(&mut parts.headers).upgrade;
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(UPGRADE, protocol.unwrap_or(HeaderValue::from_static("websocket")));
+    route.response_headers.apply(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    exchange.status = parts.status.as_u16();
+    exchange.head_at = Some(Instant::now());
+    let (idle, tick) = (route.idle, exchange.downstream.worker.tick.clone());
+    // Owned by the two connections: it ends when either has.
+    drop(tokio::task::spawn_local(async move {
+        let relayed = match (downstream.await, upstream.await) {
+            (Ok(downstream), Ok(upstream)) => {
+                relay(TokioIo::new(downstream), TokioIo::new(upstream), &tick, idle).await
+            }
+            (Err(_), _) => Relayed { end: RelayEnd::DownstreamBroken, ..Relayed::default() },
+            (_, Err(_)) => Relayed { end: RelayEnd::UpstreamBroken, ..Relayed::default() },
+        };
+        settle(&mut exchange, relayed);
+        drop((connection, endpoint, slot));
+    }));
+    Response::from_parts(parts, ResponseBody::detached())
+}
+
+fn settle(exchange: &mut Exchange, relayed: Relayed) {
+    exchange.sent = relayed.received;
+    exchange.complete = true;
+    match relayed.end {
+        RelayEnd::Closed | RelayEnd::DownstreamBroken => {}
+        RelayEnd::Idle => exchange.broke(Reason::StreamIdle, "nothing moved on the tunnel"),
+        RelayEnd::UpstreamBroken => {
+            exchange.broke(Reason::UpstreamReset, "the upstream broke the tunnel off");
+        }
+    }
+}
+
+/// CONNECT on a route that lists the method: a tunnel to an endpoint of the route's upstream.
+pub(crate) async fn connect(
+    mut exchange: Box<Exchange>,
+    route: &Route,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let Action::To(split) = &route.action else {
+        return reply::failure(exchange, &ProxyError::new(Reason::NoRoute, "no upstream"));
+    };
+    let worker = Rc::clone(&exchange.downstream.worker);
+    let upstream = Arc::clone(split.pick(&mut worker.rng.borrow_mut()));
+    let local = worker.upstreams.get(&upstream, Instant::now());
+    exchange.upstream = Some(Rc::clone(&local));
+    let caller = CallerTimeout::read(request.headers(), exchange.active.snapshot.compat_envoy);
+    let deadline = Deadline::new(exchange.started, route.timeout, &caller, Kind::Tunnel);
+    let reached = reach(&worker, &local, route, deadline).await;
+    let (socket, held, attempts) = match reached {
+        Ok(reached) => reached,
+        Err(error) => return reply::failure(exchange, &error),
+    };
+    exchange.attempts = attempts;
+    exchange.status = 200;
+    let (idle, tick) = (route.idle, worker.tick.clone());
+    let downstream = hyper::upgrade::on(request);
+    drop(tokio::task::spawn_local(async move {
+        let relayed = match downstream.await {
+            Ok(downstream) => relay(TokioIo::new(downstream), socket, &tick, idle).await,
+            Err(_) => Relayed { end: RelayEnd::DownstreamBroken, ..Relayed::default() },
+        };
+        settle(&mut exchange, relayed);
+        drop(held);
+    }));
+    let mut response = Response::new(ResponseBody::detached());
+    *response.status_mut() = StatusCode::OK;
+    response
+}
+
+/// Connects to an endpoint of the upstream, trying others where one cannot be reached.
+async fn reach(
+    worker: &Worker,
+    local: &Rc<LocalUpstream>,
+    route: &Route,
+    deadline: Deadline,
+) -> Result<(Socket, impl Sized + 'static + use<>, u32), ProxyError> {
+    let plan = Plan { worker, local, http2: false, deadline, per_try: None, idle: None };
+    let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
+    let mut tried = Tried::new();
+    let mut attempt = 1;
+    loop {
+        let start = Instant::now();
+        let endpoint = plan.pick(&mut tried)?;
+        let guard = endpoint.start(start);
+        let dialled = local.dial(&endpoint, &worker.tick, deadline.overall).await;
+        let now = Instant::now();
+        let error = match dialled {
+            Ok((socket, held)) => {
+                local.upstream.metrics.attempt(AttemptOutcome::Success);
+                guard.settle(Outcome::Success, now);
+                return Ok((socket, (held, guard, slot), attempt));
+            }
+            Err(error) => error,
+        };
+        local.upstream.metrics.attempt(AttemptOutcome::ConnectFailed);
+        guard.settle(Outcome::Failure, now);
+        let state = RetryState {
+            attempt,
+            method: &http::Method::CONNECT,
+            idempotency_key: false,
+            body: BodyReplay::Unsent,
+            resent_once: false,
+            committed: false,
+            remaining: deadline.remaining(now),
+            pushback: Pushback::None,
+        };
+        let end = match error.reason {
+            Reason::ConnectFailed => AttemptEnd::NotSent,
+            _ => AttemptEnd::Final,
+        };
+        match route.retry.decide(end, &state, &mut worker.rng.borrow_mut()) {
+            RetryDecision::Stop(reason) => {
+                if let Some(reason) = reason {
+                    local.upstream.metrics.suppress(reason.index());
+                }
+                return Err(error);
+            }
+            _ => {
+                local.upstream.metrics.retry(crate::metrics::RetryCause::Safe);
+                attempt += 1;
+            }
+        }
+    }
+}
+
+/// Serves a connection of a TCP listener.
+pub(crate) async fn serve_tcp(
+    accepted: Accepted,
+    socket: Socket,
+    mut stopped: watch::Receiver<Stop>,
+) {
+    let Accepted { worker, active, peer, admitted, .. } = accepted;
+    let (started, time) = (Instant::now(), SystemTime::now());
+    let listener = &active.listener;
+    // `validate` has made sure of it: the one route of a TCP listener goes to upstreams.
+    let Some(route) = listener.routes.first() else { return };
+    let Action::To(split) = &route.action else { return };
+    let upstream = Arc::clone(split.pick(&mut worker.rng.borrow_mut()));
+    let local = worker.upstreams.get(&upstream, started);
+    let deadline = Deadline::new(started, route.timeout, &CallerTimeout::default(), Kind::Tunnel);
+    let reached = reach(&worker, &local, route, deadline).await;
+    let mut line = TcpLine { attempts: 0, relayed: Relayed::default(), error: None };
+    match reached {
+        Ok((upstream_socket, held, attempts)) => {
+            line.attempts = attempts;
+            let idle = listener.limits.idle;
+            let passing = relay(socket, upstream_socket, &worker.tick, idle);
+            // Nobody can ask a TCP connection to end: a drain leaves it until the deadline.
+            let _draining = stopped.borrow_and_update();
+            line.relayed = passing.await;
+            drop(held);
+        }
+        Err(error) => {
+            listener.metrics.reject(error.reason);
+            line.error = Some(error);
+        }
+    }
+    listener.metrics.received.inc_by(line.relayed.sent);
+    listener.metrics.sent.inc_by(line.relayed.received);
+    line.write(&worker, &active, route, &local, (started, time), &peer);
+    drop(admitted);
+}
+
+/// What the access log says of a TCP connection.
+struct TcpLine {
+    attempts: u32,
+    relayed: Relayed,
+    error: Option<ProxyError>,
+}

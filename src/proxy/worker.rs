@@ -1,0 +1,165 @@
+//! A worker: one thread, one runtime, and what its requests share without locks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::base::drain::OpenCount;
+use crate::base::rng::Rng;
+use crate::io::tick::Tick;
+use crate::metrics::ProcessMetrics;
+use crate::snapshot::SnapshotCell;
+use crate::upstream::LocalUpstreams;
+
+use super::access_log::LogSender;
+use super::listener::{ListenSocket, LocalListener, Protocol};
+
+/// How often unused connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What all workers are given.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The configuration in force.
+    pub snapshots: Arc<SnapshotCell>,
+    /// Where access log lines go.
+    pub access_log: LogSender,
+    /// Handles that exist once.
+    pub process: ProcessMetrics,
+    /// Open connections of inbound listeners.
+    pub inbound: OpenCount,
+    /// Open connections of outbound listeners.
+    pub outbound: OpenCount,
+    /// Distinguishes this process in `via`.
+    pub instance: Arc<str>,
+    /// Number of workers.
+    pub workers: u32,
+}
+
+/// What the control thread tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept on a socket.
+    Listen {
+        /// Unique among all listeners that ever were.
+        id: u64,
+        /// The listener in the configuration.
+        name: Arc<str>,
+        /// Bound and listening.
+        socket: ListenSocket,
+        /// What is spoken on it.
+        protocol: Protocol,
+        /// Traffic to the local application.
+        inbound: bool,
+    },
+    /// Serve what waits on the socket, then close it. Its connections go on.
+    Close {
+        /// As in `Listen`.
+        id: u64,
+    },
+    /// Close the sockets of one direction and end its connections as soon as their requests are answered.
+    Drain {
+        /// Inbound or outbound.
+        inbound: bool,
+    },
+}
+
+/// One worker's state. Lives on its thread, is never locked.
+#[derive(Debug)]
+pub struct Worker {
+    /// What all workers share.
+    pub(crate) shared: Shared,
+    /// Seeded once per worker.
+    pub(crate) rng: RefCell<Rng>,
+    /// Connections, budgets, queues.
+    pub(crate) upstreams: LocalUpstreams,
+    /// Coarse time.
+    pub(crate) tick: Tick,
+    listening: RefCell<HashMap<u64, Listening>>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    inbound: bool,
+    stop: watch::Sender<Stop>,
+}
+
+/// What a listener's tasks are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    /// Go on.
+    No,
+    /// Accept no more.
+    Accepting,
+    /// And end connections as soon as their requests are answered.
+    Connections,
+}
+
+impl Worker {
+    /// A worker with a generator of its own.
+    pub fn new(shared: Shared, rng: Rng) -> Rc<Self> {
+        Rc::new(Self {
+            rng: RefCell::new(rng),
+            upstreams: LocalUpstreams::new(shared.workers),
+            tick: Tick::new(Instant::now()),
+            listening: RefCell::default(),
+            shared,
+        })
+    }
+
+    /// Does what the control thread says until it hangs up.
+    pub async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let worker = Rc::clone(&self);
+        let swept = Cell::new(Instant::now());
+        let turning = tokio::task::spawn_local(self.tick.clone().run(move |now| {
+            worker.upstreams.wake_waiting();
+            if now.saturating_duration_since(swept.get()) >= SWEEP {
+                swept.set(now);
+                worker.upstreams.sweep(now);
+            }
+        }));
+        while let Some(command) = commands.recv().await {
+            self.obey(command);
+        }
+        turning.abort();
+    }
+
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Listen { id, name, socket, protocol, inbound } => {
+                let (stop, stopped) = watch::channel(Stop::No);
+                let listener = LocalListener::new(self, name, protocol, inbound);
+                drop(tokio::task::spawn_local(super::listener::accept(
+                    Rc::clone(self),
+                    Rc::new(listener),
+                    socket,
+                    stopped,
+                )));
+                self.listening.borrow_mut().insert(id, Listening { inbound, stop });
+            }
+            Command::Close { id } => {
+                let mut listening = self.listening.borrow_mut();
+                if let Some(closed) = listening.get(&id) {
+                    closed.stop.send_replace(Stop::Accepting);
+                }
+                // Earlier ones are forgotten when their last connection has ended.
+                listening.retain(|_, listening| !listening.stop.is_closed());
+            }
+            Command::Drain { inbound } => {
+                for listening in self.listening.borrow().values() {
+                    if listening.inbound == inbound {
+                        listening.stop.send_replace(Stop::Connections);
+                    }
+                }
+                if !inbound {
+                    self.upstreams.close();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! An upstream at run time: what all workers share ([`Upstream`]) and what each worker has of its own
+//! ([`LocalUpstream`]: connections, retry budget, waiting requests).
+
+mod local;
+mod pool;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::balance::Balancer;
+use crate::balance::endpoint::Endpoint;
+use crate::balance::endpoint_set::EndpointSet;
+use crate::base::error::{ProxyError, Reason};
+use crate::metrics::UpstreamMetrics;
+use crate::policy::limits::{LimitSettings, Limits};
+
+pub use local::{Connection, LocalUpstream, LocalUpstreams, Slot};
+pub use pool::PoolPolicy;
+
+/// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
+const CONNECT_LOCAL: Duration = Duration::from_millis(250);
+
+/// Connect timeout to everything else: three times the longest round trip inside a region, with one lost SYN.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// What is spoken to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// HTTP/1.1, and HTTP/2 for gRPC.
+    Auto,
+}
+
+/// What the retry budget of each worker is made from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BudgetPolicy {
+    /// Retries per request, `0.0..=1.0`.
+    pub ratio: f64,
+    /// Retries per second whatever the traffic, over all workers.
+    pub floor_per_second: f64,
+    /// Requests are counted over this window.
+    pub window: Duration,
+}
+
+/// The plain values an upstream is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamPolicy {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// `None`: 1 s, and 250 ms to an endpoint on this machine.
+    pub connect_timeout: Option<Duration>,
+    /// Connections kept for reuse.
+    pub pool: PoolPolicy,
+    /// How long a request waits for a place.
+    pub queue: Duration,
+    /// Caps retries.
+    pub budget: BudgetPolicy,
+}
+
+/// An upstream as every worker sees it. Survives a reload that does not change it.
+#[derive(Debug)]
+pub struct Upstream {
+    id: u64,
+    /// Its key in the configuration.
+    pub name: Arc<str>,
+    /// How it is used.
+    pub policy: UpstreamPolicy,
+    /// Places for requests and connections, over all workers.
+    pub limits: Arc<Limits>,
+    /// How an endpoint is picked.
+    pub balancer: Balancer,
+    /// Handles resolved once.
+    pub metrics: UpstreamMetrics,
+    endpoints: ArcSwap<EndpointSet>,
+    /// Discovery has answered at least once.
+    resolved: AtomicBool,
+    /// No configuration in force names it any more.
+    retired: AtomicBool,
+}
+
+impl Upstream {
+    /// An upstream without endpoints; [`Upstream::publish`] gives it some.
+    pub fn new(
+        name: &str,
+        policy: UpstreamPolicy,
+        limits: LimitSettings,
+        balancer: Balancer,
+        metrics: UpstreamMetrics,
+    ) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            name: name.into(),
+            policy,
+            limits: Limits::new(limits),
+            balancer,
+            metrics,
+            endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+            resolved: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Unique in the process, for the workers' maps.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The set that is picked from now.
+    pub fn endpoints(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
+        self.endpoints.load()
+    }
+
+    /// Replaces the set. Requests in flight finish where they are. Called by the control thread only.
+    pub fn publish(&self, set: EndpointSet) {
+        self.metrics.endpoints.set(i64::try_from(set.len()).unwrap_or(i64::MAX));
+        self.endpoints.store(Arc::new(set));
+        self.resolved.store(true, Ordering::Release);
+    }
+
+    /// True once discovery has answered.
+    pub fn is_resolved(&self) -> bool {
+        self.resolved.load(Ordering::Acquire)
+    }
+
+    /// Lets the workers forget it once its last request has ended. Called when a reload has dropped it.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.endpoints.load().retire();
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Why there is nothing to pick from.
+    pub fn nothing_to_pick(&self) -> ProxyError {
+        if self.is_resolved() {
+            let detail = format!("upstream {} has no endpoint", self.name);
+            ProxyError::new(Reason::NoUpstream, detail)
+        } else {
+            let detail = format!("the endpoints of upstream {} are not known yet", self.name);
+            ProxyError::new(Reason::DnsFailed, detail)
+        }
+    }
+
+    /// How long connecting to `endpoint` may take.
+    pub fn connect_timeout(&self, endpoint: &Endpoint) -> Duration {
+        let default = if endpoint.address.is_local() { CONNECT_LOCAL } else { CONNECT };
+        self.policy.connect_timeout.unwrap_or(default)
+    }
+}

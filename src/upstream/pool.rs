@@ -1,0 +1,216 @@
+//! Connections of one worker to one endpoint, kept for reuse.
+//!
+//! HTTP/1: a stack, last in first out, because the connection used last is the warmest and the least likely to be
+//! closing; the others grow old together and are swept. HTTP/2: one connection, a second one only where the peer's
+//! stream limit is reached; requests that come while it is being made wait for it instead of making their own.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::base::error::ProxyError;
+use crate::net::http2::StreamGuard;
+use crate::net::{Http1, Http2};
+
+/// Kept while unused, where the upstream's keep-alive is not known: below the 5 s that many servers (Node.js, Apache)
+/// close at, so that they do not close under a request.
+const IDLE_HTTP1: Duration = Duration::from_secs(4);
+
+/// An HTTP/2 connection announces its end (GOAWAY), so it may be kept longer: as long as ztunnel keeps its own.
+const IDLE_HTTP2: Duration = Duration::from_secs(300);
+
+/// How long and how many connections are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolPolicy {
+    /// Kept this long while unused; `None`: 4 s (HTTP/2: 5 min), or less where the upstream's `Keep-Alive` says so.
+    pub idle: Option<Duration>,
+    /// Unused HTTP/1 connections kept, per worker and endpoint.
+    pub max_idle: usize,
+    /// Requests on one connection; `None`: any number.
+    pub max_requests: Option<u64>,
+    /// Age after which a connection takes no further request; `None`: any.
+    pub max_age: Option<Duration>,
+}
+
+impl PoolPolicy {
+    fn allows(&self, used: u64, made: Instant, now: Instant) -> bool {
+        self.max_requests.is_none_or(|max| used < max)
+            && self.max_age.is_none_or(|max| now.saturating_duration_since(made) < max)
+    }
+}
+
+/// What one worker keeps open to one endpoint.
+#[derive(Debug, Default)]
+pub struct EndpointPool {
+    idle: RefCell<Vec<Idle>>,
+    http2: RefCell<Vec<Http2>>,
+    /// The connection that is being made, where one is.
+    connecting: RefCell<Option<Rc<Connecting>>>,
+    /// One second below what the upstream's `Keep-Alive: timeout=` said last.
+    learned: Cell<Option<Duration>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Http1,
+    since: Instant,
+}
+
+/// An HTTP/2 connection that is being made, for those who wait for it.
+#[derive(Debug, Default)]
+pub struct Connecting {
+    done: Notify,
+    failure: RefCell<Option<String>>,
+}
+
+impl Connecting {
+    /// Waits until it stands or has failed.
+    ///
+    /// # Errors
+    /// The failure of the one that made it.
+    pub async fn finished(self: Rc<Self>) -> Result<(), ProxyError> {
+        self.done.notified().await;
+        // Passed on, one by one: a notification wakes a single waiter.
+        self.done.notify_one();
+        match &*self.failure.borrow() {
+            None => Ok(()),
+            Some(detail) => Err(ProxyError::new(
+                crate::base::error::Reason::ConnectFailed,
+                detail.clone(),
+            )),
+        }
+    }
+}
+
+/// Where a request gets its HTTP/2 connection from.
+#[derive(Debug)]
+pub enum Http2Place {
+    /// A stream of a connection that stands.
+    Stream(Http2, StreamGuard),
+    /// Another request is making one: wait for it.
+    Wait(Rc<Connecting>),
+    /// Make one, and tell the others.
+    Make(Maker),
+}
+
+/// The one request that makes the connection. Dropped without [`Maker::succeed`], the others are told that it failed.
+#[derive(Debug)]
+pub struct Maker {
+    pool: Rc<EndpointPool>,
+    connecting: Rc<Connecting>,
+}
+
+impl Maker {
+    /// Shares the new connection.
+    pub fn succeed(self, connection: Http2) -> (Http2, StreamGuard) {
+        let stream = connection.open_stream();
+        self.pool.http2.borrow_mut().push(connection.clone());
+        (connection, stream)
+    }
+
+    /// Tells the others why there is none.
+    pub fn fail(self, error: &ProxyError) {
+        *self.connecting.failure.borrow_mut() = Some(error.detail.to_string());
+    }
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        *self.pool.connecting.borrow_mut() = None;
+        self.connecting.done.notify_one();
+    }
+}
+
+impl EndpointPool {
+    /// The idle HTTP/1 connection that was used last, if one may still be used.
+    pub fn checkout(&self, policy: &PoolPolicy, now: Instant) -> Option<Http1> {
+        let limit = self.idle_limit(policy);
+        let mut idle = self.idle.borrow_mut();
+        while let Some(candidate) = idle.pop() {
+            let rested = now.saturating_duration_since(candidate.since);
+            if rested >= limit {
+                // All below it on the stack have rested longer.
+                idle.clear();
+                return None;
+            }
+            let connection = candidate.connection;
+            if !connection.is_closed() && policy.allows(connection.used(), connection.made(), now) {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Takes a connection back after a response that was read to its end.
+    pub fn checkin(&self, connection: Http1, policy: &PoolPolicy, now: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        if connection.is_closed()
+            || idle.len() >= policy.max_idle
+            || !policy.allows(connection.used(), connection.made(), now)
+        {
+            return;
+        }
+        idle.push(Idle { connection, since: now });
+    }
+
+    /// Remembers the upstream's `Keep-Alive: timeout=`, in seconds.
+    pub fn learn(&self, seconds: u64) {
+        self.learned.set(Some(Duration::from_secs(seconds.saturating_sub(1).max(1))));
+    }
+
+    fn idle_limit(&self, policy: &PoolPolicy) -> Duration {
+        let learned = self.learned.get();
+        policy.idle.unwrap_or_else(|| learned.map_or(IDLE_HTTP1, |at| at.min(IDLE_HTTP1)))
+    }
+
+    /// A stream, or what to do to get one.
+    pub fn http2(self: &Rc<Self>, policy: &PoolPolicy, now: Instant) -> Http2Place {
+        let mut connections = self.http2.borrow_mut();
+        connections.retain(|connection| {
+            !connection.is_closed() && policy.allows(connection.used(), connection.made(), now)
+        });
+        if let Some(connection) = connections.iter().find(|connection| connection.has_room()) {
+            return Http2Place::Stream(connection.clone(), connection.open_stream());
+        }
+        let mut connecting = self.connecting.borrow_mut();
+        if let Some(connecting) = &*connecting {
+            return Http2Place::Wait(Rc::clone(connecting));
+        }
+        let made = Rc::new(Connecting::default());
+        *connecting = Some(Rc::clone(&made));
+        Http2Place::Make(Maker { pool: Rc::clone(self), connecting: made })
+    }
+
+    /// Closes what has rested too long; everything unused where the endpoint is `retired`. Called about once a second.
+    pub fn sweep(&self, policy: &PoolPolicy, retired: bool, now: Instant) {
+        let limit = self.idle_limit(policy);
+        self.idle.borrow_mut().retain(|idle| {
+            !retired
+                && !idle.connection.is_closed()
+                && now.saturating_duration_since(idle.since) < limit
+        });
+        let limit = policy.idle.unwrap_or(IDLE_HTTP2);
+        self.http2.borrow_mut().retain(|connection| {
+            // A connection with open streams lives on in their handles and closes with the last of them.
+            let rested =
+                connection.idle_since().map(|since| now.saturating_duration_since(since));
+            !retired && !connection.is_closed() && rested.is_none_or(|rested| rested < limit)
+        });
+    }
+
+    /// True when nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.idle.borrow().is_empty()
+            && self.http2.borrow().is_empty()
+            && self.connecting.borrow().is_none()
+    }
+
+    /// Closes what is unused: the worker drains.
+    pub fn close(&self) {
+        self.idle.borrow_mut().clear();
+        self.http2.borrow_mut().clear();
+    }
+}
