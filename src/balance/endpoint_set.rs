@@ -17,6 +17,9 @@ const MAX_WEIGHT: u32 = 1000;
 /// Draws before a condition is met by looking at every member instead.
 const DRAWS: usize = 4;
 
+/// Numbers on either side of the golden section that are considered as a step.
+const STEPS_TRIED: u64 = 32;
+
 /// Endpoints with their weights, and what picks need computed once.
 ///
 /// Never changed, only replaced: a pick sees one consistent set, and the live state is in the endpoints, which the next
@@ -28,7 +31,7 @@ pub struct EndpointSet {
     ends: Vec<u64>,
     /// Sum of the weights.
     total: u64,
-    /// Distance between turns of round robin, coprime to `total`.
+    /// Distance between turns of round robin.
     step: u64,
 }
 
@@ -166,22 +169,27 @@ impl EndpointSet {
     }
 }
 
-/// The number nearest to `total ÷ φ` that has no common divisor with `total`.
+/// A number near `total ÷ φ`, without a common divisor with `total`, whose multiples spread evenly over `0..total`.
+///
+/// How evenly is told by the continued fraction of `step ÷ total`: the smaller its largest quotient the better
+/// (Niederreiter 1992, §3.1), and the golden section has all ones. The very nearest number may be bad (251 ÷ 408 has
+/// a quotient of 31, 253 ÷ 408 none above 3), so the best of some neighbours is taken.
 fn golden_step(total: u64) -> u64 {
     // Fixed point, 32 bits: (√5 − 1) ÷ 2.
-    let start = (u128::from(total) * 2_654_435_769) >> 32;
-    let start = u64::try_from(start).unwrap_or(1);
-    let coprime = |step: &u64| (1..total.max(2)).contains(step) && divisor(total, *step) == 1;
-    let nearest = (0..total).flat_map(|off| [start.saturating_sub(off), start + off]).find(coprime);
-    nearest.unwrap_or(1)
+    let nearest = u64::try_from((u128::from(total) * 2_654_435_769) >> 32).unwrap_or(1);
+    let neighbours = nearest.saturating_sub(STEPS_TRIED).max(1)..nearest + STEPS_TRIED;
+    let sound = neighbours.filter_map(|step| Some((largest_quotient(total, step)?, step)));
+    sound.min().map_or(1, |(_, step)| step)
 }
 
-/// Greatest common divisor.
-fn divisor(mut a: u64, mut b: u64) -> u64 {
+/// The largest quotient of the continued fraction of `step ÷ total`; `None` where they have a common divisor.
+fn largest_quotient(total: u64, step: u64) -> Option<u64> {
+    let (mut a, mut b, mut largest) = (total, step, 0);
     while b != 0 {
+        largest = largest.max(a / b);
         (a, b) = (b, a % b);
     }
-    a
+    (a == 1).then_some(largest)
 }
 
 /// A number that is below the length of a vector.
