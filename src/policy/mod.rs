@@ -1,1 +1,13 @@
-//! In work.
+//! The rules of the request path as pure types: they decide, somebody else acts.
+//!
+//! Nothing here reads a clock, draws its own random numbers, sleeps, spawns or logs: `now` and the generator come in as
+//! arguments, so that a decision can be repeated exactly in a test and in a simulation. What one worker owns takes
+//! `&mut self`; what workers share is atomic and says which ordering it needs.
+
+pub mod backoff;
+pub mod classify;
+pub mod deadline;
+pub mod limits;
+pub mod pushback;
+pub mod retry;
+pub mod retry_budget;

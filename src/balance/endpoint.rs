@@ -1,0 +1,226 @@
+//! An endpoint's live state: what all workers know of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::peak_ewma::PeakEwma;
+use crate::base::address::Address;
+use crate::base::endpoint::EndpointSpec;
+use crate::policy::classify::Outcome;
+
+/// What a failure or a "too much" counts as instead of its latency.
+///
+/// An endpoint that fails answers faster than one that works, and would attract the traffic of all others. Linkerd
+/// does the same for 429 and RESOURCE_EXHAUSTED.
+const PENALTY: Duration = Duration::from_secs(5);
+
+/// One address of an upstream, shared by all workers and carried from set to set.
+///
+/// Its numbers are atomics with `Relaxed` ordering: each is exact by itself, none guards other memory.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Unique within the process, never used again: an address that leaves and returns is a new endpoint.
+    pub id: u64,
+    /// Where it is reached.
+    pub address: Address,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// What `subset` selects by.
+    pub labels: BTreeMap<String, String>,
+    in_flight: AtomicU32,
+    latency: PeakEwma,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    retired: AtomicBool,
+}
+
+impl Endpoint {
+    /// An endpoint that nothing is known about yet.
+    pub fn new(spec: &EndpointSpec, now: Instant) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            address: spec.address.clone(),
+            zone: spec.zone.clone(),
+            labels: spec.labels.clone(),
+            in_flight: AtomicU32::new(0),
+            latency: PeakEwma::new(now),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts an attempt that starts now; it is in flight until the guard ends.
+    pub fn start(self: &Arc<Self>, now: Instant) -> EndpointGuard {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        EndpointGuard { endpoint: Arc::clone(self), started: now }
+    }
+
+    /// Attempts that have started and not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that ever started.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that ended in [`Outcome::Failure`].
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// The latency estimate, decayed to `now`.
+    pub fn latency(&self, now: Instant) -> Duration {
+        Duration::from_secs_f64(self.latency_nanos(now) / 1e9)
+    }
+
+    /// True where it is in no set any more: its connections take no further request.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn latency_nanos(&self, now: Instant) -> f64 {
+        self.latency.read(now)
+    }
+
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// True where `spec` names this endpoint; the weight belongs to the set.
+    pub(super) fn matches(&self, spec: &EndpointSpec) -> bool {
+        self.address == spec.address && self.zone == spec.zone && self.labels == spec.labels
+    }
+}
+
+/// An attempt in flight at an endpoint.
+///
+/// End it with one of the `finish` methods; a guard that is merely dropped teaches nothing about latency. An endpoint that
+/// hangs until its callers leave is learned only from [`Outcome::Cancelled`], so say it where a request is cut off.
+#[derive(Debug)]
+#[must_use = "dropping it ends the attempt at once"]
+pub struct EndpointGuard {
+    endpoint: Arc<Endpoint>,
+    started: Instant,
+}
+
+impl EndpointGuard {
+    /// Where the attempt went.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Ends the attempt with what came of it.
+    ///
+    /// Success counts with its latency, a failure with 5 s or its longer latency. A cancelled attempt took *at least* its
+    /// time so far: it may raise the estimate, never lower it. A local failure says nothing.
+    pub fn finish(self, outcome: Outcome, now: Instant) {
+        let took = now.saturating_duration_since(self.started);
+        match outcome {
+            Outcome::Success => self.endpoint.latency.observe(took, now),
+            Outcome::Failure => {
+                self.endpoint.failures.fetch_add(1, Ordering::Relaxed);
+                self.endpoint.latency.observe(took.max(PENALTY), now);
+            }
+            Outcome::Cancelled => self.endpoint.latency.observe_at_least(took, now),
+            Outcome::LocalFailure => {}
+        }
+    }
+
+    /// Ends the attempt with an answer that says "too much" (429, RESOURCE_EXHAUSTED): no failure, but it counts as 5 s.
+    pub fn finish_overloaded(self, now: Instant) {
+        let took = now.saturating_duration_since(self.started);
+        self.endpoint.latency.observe(took.max(PENALTY), now);
+    }
+}
+
+impl Drop for EndpointGuard {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn endpoint(now: Instant) -> Arc<Endpoint> {
+        Arc::new(Endpoint::new(&EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], 80))), now))
+    }
+
+    fn after(outcome: Outcome, took: Duration) -> Duration {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        endpoint.start(now).finish(outcome, now + took);
+        assert_eq!((endpoint.in_flight(), endpoint.requests()), (0, 1));
+        assert_eq!(endpoint.failures(), u64::from(outcome == Outcome::Failure));
+        endpoint.latency(now + took)
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let now = Instant::now();
+        assert_ne!(endpoint(now).id, endpoint(now).id);
+    }
+
+    #[test]
+    fn an_attempt_is_in_flight_until_its_guard_ends() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        let (first, second) = (endpoint.start(now), endpoint.start(now));
+        assert_eq!(endpoint.in_flight(), 2);
+        drop(first);
+        assert_eq!(endpoint.in_flight(), 1);
+        second.finish(Outcome::Success, now);
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_dropped_guard_teaches_nothing() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        let before = endpoint.latency(now);
+        drop(endpoint.start(now));
+        assert_eq!(endpoint.latency(now), before);
+    }
+
+    #[test]
+    fn a_fast_failure_counts_as_five_seconds_and_a_slow_one_as_itself() {
+        let close = |actual: Duration, seconds: u64| {
+            actual.abs_diff(Duration::from_secs(seconds)) < Duration::from_millis(1)
+        };
+        assert!(close(after(Outcome::Failure, Duration::from_millis(1)), 5));
+        assert!(close(after(Outcome::Failure, Duration::from_secs(9)), 9));
+        assert!(close(after(Outcome::Success, Duration::from_secs(2)), 2));
+    }
+
+    #[test]
+    fn an_overloaded_endpoint_is_penalised_without_having_failed() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        endpoint.start(now).finish_overloaded(now);
+        assert!(endpoint.latency(now) > Duration::from_millis(4_999));
+        assert_eq!(endpoint.failures(), 0);
+    }
+
+    #[test]
+    fn a_cancelled_attempt_may_raise_the_estimate_but_not_lower_it() {
+        assert!(after(Outcome::Cancelled, Duration::from_secs(3)) > Duration::from_millis(2_999));
+        assert!(after(Outcome::Cancelled, Duration::from_millis(1)) > Duration::from_millis(29));
+    }
+
+    #[test]
+    fn a_local_failure_says_nothing_about_the_endpoint() {
+        assert!(after(Outcome::LocalFailure, Duration::from_secs(3)) < Duration::from_millis(31));
+    }
+}

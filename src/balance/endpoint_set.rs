@@ -1,0 +1,201 @@
+//! The immutable set of endpoints that a pick chooses from.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::endpoint::Endpoint;
+use crate::base::address::Address;
+use crate::base::endpoint::EndpointSpec;
+use crate::base::rng::Rng;
+
+/// The largest weight; larger ones count as it, so that sums of products stay in 64 bits.
+const MAX_WEIGHT: u32 = 1000;
+
+/// Draws before a condition is met by looking at every member instead.
+const DRAWS: usize = 4;
+
+/// Numbers on either side of the golden section that are considered as a step.
+const STEPS_TRIED: u64 = 32;
+
+/// Endpoints with their weights, and what picks need computed once.
+///
+/// Never changed, only replaced: a pick sees one consistent set, and the live state is in the endpoints, which the next
+/// set shares.
+#[derive(Debug, Default)]
+pub struct EndpointSet {
+    members: Vec<Member>,
+    /// Where each member's weight ends when all are laid end to end; empty where all weights are equal.
+    ends: Vec<u64>,
+    /// Sum of the weights.
+    total: u64,
+    /// Distance between turns of round robin.
+    step: u64,
+}
+
+/// An endpoint in a set.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its live state.
+    pub endpoint: Arc<Endpoint>,
+    /// Its relative share, 1..=1 000.
+    pub weight: u32,
+    /// Mean weight of the set ÷ `weight`: 1 where all are equal.
+    per_share: f64,
+}
+
+impl Member {
+    /// Requests in flight ÷ (weight ÷ mean weight): how loaded it is for its size.
+    pub fn load_per_share(&self) -> f64 {
+        f64::from(self.endpoint.in_flight()) * self.per_share
+    }
+}
+
+impl EndpointSet {
+    /// The set of `specs`. What `previous` already holds under the same address, zone and labels keeps its state; what it
+    /// holds beyond is marked retired. Of several specs with one address the first counts.
+    pub fn build(specs: &[EndpointSpec], previous: Option<&Self>, now: Instant) -> Self {
+        let mut known: HashMap<&Address, &Arc<Endpoint>> = previous
+            .into_iter()
+            .flat_map(|set| &set.members)
+            .map(|member| (&member.endpoint.address, &member.endpoint))
+            .collect();
+        let mut seen = HashMap::with_capacity(specs.len());
+        let mut members = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let Entry::Vacant(first) = seen.entry(&spec.address) else { continue };
+            first.insert(());
+            let kept = match known.get(&spec.address) {
+                Some(endpoint) if endpoint.matches(spec) => known.remove(&spec.address),
+                _ => None,
+            };
+            let endpoint = kept.map_or_else(|| Arc::new(Endpoint::new(spec, now)), Arc::clone);
+            let weight = spec.weight.clamp(1, MAX_WEIGHT);
+            members.push(Member { endpoint, weight, per_share: 1.0 });
+        }
+        known.values().for_each(|endpoint| endpoint.retire());
+        Self::of(members)
+    }
+
+    fn of(mut members: Vec<Member>) -> Self {
+        let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
+        let even = members.windows(2).all(|pair| pair[0].weight == pair[1].weight);
+        if even {
+            return Self { members, ends: Vec::new(), total, step: 1 };
+        }
+        #[expect(clippy::cast_precision_loss, reason = "sums far below 2^53")]
+        let mean = total as f64 / members.len() as f64;
+        let mut end = 0;
+        let mut ends = Vec::with_capacity(members.len());
+        for member in &mut members {
+            member.per_share = mean / f64::from(member.weight);
+            end += u64::from(member.weight);
+            ends.push(end);
+        }
+        Self { members, ends, total, step: golden_step(total) }
+    }
+
+    /// Its endpoints, in the order of the specs.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Marks every endpoint retired: the upstream itself is gone.
+    pub fn retire(&self) {
+        self.members.iter().for_each(|member| member.endpoint.retire());
+    }
+
+    /// True where all weights are equal.
+    pub(super) fn is_even(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The member whose turn `sequence` is. The set must not be empty.
+    pub(super) fn turn(&self, sequence: u64) -> usize {
+        if self.is_even() {
+            index(sequence % self.members.len() as u64)
+        } else {
+            self.at(sequence % self.total * self.step % self.total)
+        }
+    }
+
+    /// A member drawn by weight among those that `allowed` lets through, by index; `None` where it lets none through.
+    ///
+    /// Draws again while the condition fails, which leaves the others' proportions as they are. After a few draws, only
+    /// likely where little is left to choose from, it weighs every member once.
+    pub(super) fn draw(&self, rng: &mut Rng, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
+        for _ in 0..DRAWS {
+            let drawn = if self.is_even() {
+                rng.below(self.members.len())
+            } else {
+                self.at(rng.below(index(self.total)) as u64)
+            };
+            if allowed(drawn) {
+                return Some(drawn);
+            }
+        }
+        let weighed = || {
+            let numbered = self.members.iter().enumerate();
+            numbered.filter(|(index, _)| allowed(*index)).map(|(i, m)| (i, m.weight as usize))
+        };
+        let mut left = rng.below(weighed().map(|(_, weight)| weight).sum());
+        weighed().find_map(|(index, weight)| match left.checked_sub(weight) {
+            None => Some(index),
+            Some(rest) => {
+                left = rest;
+                None
+            }
+        })
+    }
+
+    /// The member that `position` below `total` belongs to.
+    fn at(&self, position: u64) -> usize {
+        self.ends.partition_point(|end| *end <= position)
+    }
+}
+
+/// A number near `total ÷ φ`, without a common divisor with `total`, whose multiples spread evenly over `0..total`.
+///
+/// How evenly is told by the continued fraction of `step ÷ total`: the smaller its largest quotient the better
+/// (Niederreiter 1992, §3.1), and the golden section has all ones. The very nearest number may be bad (251 ÷ 408 has
+/// a quotient of 31, 253 ÷ 408 none above 3), so the best of some neighbours is taken.
+fn golden_step(total: u64) -> u64 {
+    // Fixed point, 32 bits: (√5 − 1) ÷ 2.
+    let nearest = u64::try_from((u128::from(total) * 2_654_435_769) >> 32).unwrap_or(1);
+    let neighbours = nearest.saturating_sub(STEPS_TRIED).max(1)..nearest + STEPS_TRIED;
+    let sound = neighbours.filter_map(|step| Some((largest_quotient(total, step)?, step)));
+    sound.min().map_or(1, |(_, step)| step)
+}
+
+/// The largest quotient of the continued fraction of `step ÷ total`; `None` where they have a common divisor.
+fn largest_quotient(total: u64, step: u64) -> Option<u64> {
+    let (mut a, mut b, mut largest) = (total, step, 0);
+    while b != 0 {
+        largest = largest.max(a / b);
+        (a, b) = (b, a % b);
+    }
+    (a == 1).then_some(largest)
+}
+
+/// A number that is below the length of a vector.
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use proptest::prelude::{ProptestConfig, any, prop, proptest};
+use proptest::{prop_assert, prop_assert_eq};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const WINDOW: Duration = Duration::from_secs(10);
+
+fn budget(ratio: f64, floor: f64) -> (RetryBudget, Instant) {
+    let now = Instant::now();
+    (RetryBudget::new(ratio, floor, WINDOW, now), now)
+}
+
+fn drain(budget: &mut RetryBudget, now: Instant) -> u32 {
+    (0..).take_while(|_| budget.try_withdraw(now)).count().try_into().unwrap()
+}
+
+#[test]
+fn five_requests_earn_one_retry_at_twenty_percent() {
+    let (mut budget, now) = budget(0.2, 0.0);
+    for _ in 0..4 {
+        budget.deposit(now);
+    }
+    assert!(!budget.try_withdraw(now));
+    budget.deposit(now);
+    assert!(budget.try_withdraw(now));
+    assert!(!budget.try_withdraw(now));
+}
+
+#[test]
+fn every_whole_percentage_pays_exactly_its_share_of_a_hundred_requests() {
+    for percent in 0..=100_u32 {
+        let (mut budget, now) = budget(f64::from(percent) / 100.0, 0.0);
+        for _ in 0..100 {
+            budget.deposit(now);
+        }
+        assert_eq!(drain(&mut budget, now), percent);
+    }
+}
+
+#[test]
+fn requests_stop_earning_when_they_leave_the_window() {
+    let (mut budget, now) = budget(0.5, 0.0);
+    budget.deposit(now);
+    budget.deposit(now);
+    assert!((budget.available(now + WINDOW - SECOND) - 1.0).abs() < 1e-9);
+    assert!(budget.available(now + WINDOW) < 1e-9);
+    assert!(!budget.try_withdraw(now + WINDOW));
+}
+
+#[test]
+fn the_floor_allows_one_second_of_itself_at_once_and_refills() {
+    let (mut budget, now) = budget(0.0, 3.0);
+    assert_eq!(drain(&mut budget, now), 3);
+    assert_eq!(drain(&mut budget, now + SECOND / 3), 1);
+    assert_eq!(drain(&mut budget, now + SECOND * 3600), 3);
+}
+
+#[test]
+fn a_floor_below_one_can_still_be_spent() {
+    let (mut budget, now) = budget(0.2, 0.75);
+    assert_eq!(drain(&mut budget, now), 1);
+    assert_eq!(drain(&mut budget, now + SECOND), 0);
+    assert_eq!(drain(&mut budget, now + SECOND * 2), 1);
+}
+
+#[test]
+fn parts_of_credit_and_reserve_add_up_to_a_retry() {
+    let (mut budget, now) = budget(0.25, 0.5);
+    assert_eq!(drain(&mut budget, now), 1);
+    budget.deposit(now);
+    budget.deposit(now);
+    assert!(!budget.try_withdraw(now + SECOND / 2));
+    assert!(budget.try_withdraw(now + SECOND));
+    assert!(budget.available(now + SECOND) < 1e-9);
+}
+
+#[test]
+fn nothing_is_allowed_without_ratio_and_floor() {
+    let (mut budget, now) = budget(0.0, 0.0);
+    for _ in 0..1000 {
+        budget.deposit(now);
+    }
+    assert!(!budget.try_withdraw(now));
+    assert!(!budget.try_withdraw(now + WINDOW / 2));
+}
+
+#[test]
+fn senseless_numbers_count_as_none() {
+    for bad in [f64::NAN, f64::INFINITY, -1.0] {
+        let (mut budget, now) = budget(bad, bad);
+        budget.deposit(now);
+        assert!(!budget.try_withdraw(now));
+        assert!(budget.available(now) < 1e-9);
+    }
+}
+
+#[test]
+fn an_earlier_now_changes_nothing_but_the_counts() {
+    let (mut budget, start) = budget(1.0, 1.0);
+    let now = start + WINDOW;
+    assert!(budget.try_withdraw(now));
+    budget.deposit(start);
+    assert!((budget.available(start) - 1.0).abs() < 1e-9);
+    assert!(budget.try_withdraw(now));
+    assert!(!budget.try_withdraw(now));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn retries_stay_within_the_promised_bound(
+        ratio in 0.0..1.0_f64,
+        floor in prop::sample::select(vec![0.0, 0.1, 0.75, 3.0, 50.0]),
+        window_ms in 10..20_000_u64,
+        steps in prop::collection::vec((any::<bool>(), 0..600_u64), 1..800),
+    ) {
+        let start = Instant::now();
+        let mut budget = RetryBudget::new(ratio, floor, Duration::from_millis(window_ms), start);
+        let (mut now, mut requests, mut retries) = (start, 0.0, 0.0);
+        for (is_request, millis) in steps {
+            now += Duration::from_millis(millis.saturating_sub(400));
+            let before = budget.available(now);
+            prop_assert!(before >= 0.0);
+            if is_request {
+                budget.deposit(now);
+                requests += 1.0;
+            } else {
+                let paid = budget.try_withdraw(now);
+                prop_assert_eq!(paid, before + 1e-9 >= 1.0);
+                retries += f64::from(u8::from(paid));
+            }
+            let elapsed = now.duration_since(start).as_secs_f64();
+            let burst = if floor > 0.0 { floor.max(1.0) } else { 0.0 };
+            prop_assert!(retries <= ratio * requests + floor * elapsed + burst + 1e-6);
+        }
+    }
+}
