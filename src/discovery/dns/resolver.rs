@@ -76,7 +76,7 @@ pub enum ResolverError {
 pub(super) fn parse_name(name: &str) -> Result<Name, ResolverError> {
     let error = |why: &str| ResolverError::Name { name: name.to_owned(), why: why.to_owned() };
     match Name::from_str_relaxed(name) {
-        Ok(parsed) if parsed.is_root() => Err(error("it is empty")),
+        Ok(parsed) if parsed.iter().next().is_none() => Err(error("it is empty")),
         Ok(parsed) => Ok(parsed),
         Err(why) => Err(error(&why.to_string())),
     }
@@ -135,7 +135,7 @@ impl Resolver {
             match Current::new(&self.servers, &self.search, system) {
                 Ok(new) => *current = Arc::new(new),
                 Err(error) => {
-                    tracing::warn!(%error, "the changed resolver configuration is not used")
+                    tracing::warn!(%error, "the changed resolver configuration is not used");
                 }
             }
         }
