@@ -1,0 +1,105 @@
+//! The A and AAAA records of one name, asked again when their TTL is up.
+//!
+//! [`Resolver`] asks, `DnsState` decides what an answer changes and when to ask again, and the task in this file does
+//! what it says. What makes it differ from other proxies: an error keeps the last good set for ever, a denied name must
+//! be denied three times in a row before its endpoints go, and A and AAAA are kept apart, so that one of them failing
+//! takes nothing away.
+//!
+//! Not done: asking earlier than the TTL says because connections fail.
+
+mod resolver;
+mod state;
+
+use std::sync::Arc;
+
+use hickory_resolver::proto::rr::Name;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::{Discovered, ProviderStatus, Standing};
+use crate::base::rng::Rng;
+
+pub use resolver::{Resolver, ResolverError};
+pub use state::TtlRange;
+use state::{DnsState, Next};
+
+/// `discover: dns://host:port`.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    host: Name,
+    port: u16,
+    ttl: TtlRange,
+    resolver: Arc<Resolver>,
+    source: Arc<str>,
+}
+
+impl Dns {
+    /// The addresses of `host`, each with `port`.
+    ///
+    /// The search domains of `resolver` apply unless `host` ends in a dot. An IP address stands for itself.
+    ///
+    /// # Errors
+    /// `host` is no name that DNS could have: too long, or an empty label.
+    pub fn new(
+        host: &str,
+        port: u16,
+        ttl: TtlRange,
+        resolver: Arc<Resolver>,
+    ) -> Result<Self, ResolverError> {
+        let name = resolver::parse_name(host)?;
+        let source = format!("dns://{host}:{port}").into();
+        Ok(Self { host: name, port, ttl, resolver, source })
+    }
+
+    pub(super) fn source(&self) -> Arc<str> {
+        self.source.clone()
+    }
+
+    /// Asks, publishes, waits; ends only by being aborted.
+    pub(super) async fn run(
+        self,
+        sender: watch::Sender<Discovered>,
+        status: Arc<ProviderStatus>,
+        mut rng: Rng,
+    ) {
+        let mut state = DnsState::new(self.port, self.ttl);
+        let mut settled = None;
+        loop {
+            let (answer, name) = self.resolver.lookup(&self.host, settled.as_ref()).await;
+            let now = Instant::now();
+            let next = state.on_answer(now, answer, &mut rng);
+            settled = name.or(settled).filter(|_| state.holds_addresses());
+            self.report(&next, &status, now);
+            if let Some(endpoints) = next.publish {
+                status.record_update();
+                let source = self.source();
+                sender.send_replace(Discovered { endpoints, source, updated: now, answered: true });
+            }
+            sleep_until(next.ask_at).await;
+        }
+    }
+
+    /// Counts what happened; logs it where it is not what happened last time too.
+    fn report(&self, next: &Next, status: &ProviderStatus, now: Instant) {
+        if matches!(next.standing, Standing::Fresh | Standing::Empty) {
+            status.record_success(now);
+        }
+        let error = next.trouble.as_ref().map(|trouble| trouble.text.as_str());
+        if let Some(trouble) = &next.trouble {
+            status.record_error(trouble.kind, trouble.text.clone(), now);
+        }
+        let before = status.set_standing(next.standing);
+        if before == next.standing {
+            return;
+        }
+        let source = &*self.source;
+        match next.standing {
+            Standing::Fresh if before == Standing::Unasked => {}
+            Standing::Fresh | Standing::Unasked => info!(source, "discovery works again"),
+            Standing::Stale => warn!(source, error, "discovery fails, the last good set is kept"),
+            Standing::Empty => warn!(source, error, "discovery says that there are no endpoints"),
+            Standing::Failing => warn!(source, error, "discovery fails, no endpoints are known"),
+        }
+    }
+}
