@@ -1,1 +1,18 @@
-//! In work.
+//! Which route takes a request: matching, path normalisation, rewriting. Pure: no I/O, no clock.
+
+mod explain;
+mod matcher;
+mod path;
+mod pattern;
+mod query;
+mod request;
+mod table;
+
+pub use self::{
+    explain::Verdict,
+    matcher::{Condition, Matcher},
+    path::{PathError, normalise_path},
+    pattern::{GrpcMatch, HostPattern, PathPattern, RouteMatch, ValueMatch},
+    request::{RequestView, is_grpc, normalise_host},
+    table::RouteTable,
+};
