@@ -6,6 +6,7 @@ mod path;
 mod pattern;
 mod query;
 mod request;
+mod rewrite;
 mod table;
 
 pub use self::{
@@ -14,5 +15,6 @@ pub use self::{
     path::{PathError, normalise_path},
     pattern::{GrpcMatch, HostPattern, PathPattern, RouteMatch, ValueMatch},
     request::{RequestView, is_grpc, normalise_host},
+    rewrite::{Redirect, RedirectFrom, RewriteError, RewritePrefix},
     table::RouteTable,
 };

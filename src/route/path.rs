@@ -185,3 +185,6 @@ static CLASSES: [Class; 256] = {
     }
     classes
 };
+
+#[cfg(test)]
+mod tests;
