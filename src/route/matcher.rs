@@ -121,7 +121,10 @@ impl MethodSet {
     }
 }
 
-/// A dense number for the methods of RFC 9110 §9.3 and RFC 5789.
+/// How many methods [`standard_index`] knows.
+pub(super) const STANDARD_METHODS: usize = 9;
+
+/// A dense number below [`STANDARD_METHODS`] for the methods of RFC 9110 §9.3 and RFC 5789.
 pub(super) fn standard_index(method: &Method) -> Option<usize> {
     Some(match *method {
         Method::GET => 0,

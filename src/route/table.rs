@@ -2,26 +2,38 @@
 
 use super::{
     explain::{self, Verdict},
+    index::Index,
     matcher::Matcher,
     pattern::RouteMatch,
     request::RequestView,
+    rows::BLOCK,
 };
 
 /// The routes of one listener: the first whose match holds takes a request.
 #[derive(Debug)]
 pub struct RouteTable {
     matchers: Vec<Matcher>,
+    /// One per block of routes, in order.
+    indexes: Vec<Index>,
 }
 
 impl RouteTable {
     /// Compiles the routes, kept in the order given.
     pub fn new(routes: Vec<RouteMatch>) -> Self {
-        Self { matchers: routes.into_iter().map(Matcher::new).collect() }
+        let matchers: Vec<_> = routes.into_iter().map(Matcher::new).collect();
+        let indexes = matchers.chunks(BLOCK).map(Index::new).collect();
+        Self { matchers, indexes }
     }
 
     /// The index of the first route that matches.
     pub fn find(&self, request: &RequestView<'_>) -> Option<usize> {
-        self.matchers.iter().position(|matcher| matcher.matches(request))
+        self.matchers.chunks(BLOCK).zip(&self.indexes).enumerate().find_map(
+            |(block, (matchers, index))| {
+                let candidates = index.candidates(request);
+                let row = candidates.iter().find(|&row| matchers[row].matches(request))?;
+                Some(block * BLOCK + row)
+            },
+        )
     }
 
     /// For every route in order, whether it takes the request and else why not.
@@ -57,3 +69,6 @@ impl RouteTable {
         self.matchers.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
