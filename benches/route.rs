@@ -3,6 +3,8 @@
 //! Requests go round all routes of the table, so that large tables pay for their memory too. The bound to
 //! hold: 1 000 routes cost at most three times what 10 cost.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::{cell::Cell, hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

@@ -104,7 +104,7 @@ fn value_text(
             format!("{kind} {name} is {there}, which does not begin with {text:?}")
         }
         ValueMatch::Regex(regex) => {
-            format!("{kind} {name} is {there}, which regex {:?} does not match", regex.as_str())
+            format!("{kind} {name} is {there}, which regex {regex} does not match")
         }
         ValueMatch::Present(_) => format!("{kind} {name} is present"),
     }
@@ -123,7 +123,7 @@ fn path_text(pattern: &PathPattern) -> String {
             text.push_str(if *rest { "/*" } else { "" });
             text
         }
-        PathPattern::Regex(regex) => format!("regex {:?}", regex.as_str()),
+        PathPattern::Regex(regex) => format!("regex {regex}"),
     }
 }
 

@@ -139,3 +139,6 @@ pub(super) fn standard_index(method: &Method) -> Option<usize> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

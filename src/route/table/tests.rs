@@ -181,11 +181,11 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(3_000))]
+    #![proptest_config(config(2_000))]
 
     #[test]
     fn the_index_finds_what_a_scan_finds(
-        routes in prop::collection::vec(route_match(), 0..40),
+        routes in prop::collection::vec(route_match(), 0..30),
         requests in prop::collection::vec(request(), 1..12),
     ) {
         let table = RouteTable::new(routes);
@@ -327,7 +327,7 @@ fn explanations_name_what_was_wanted_and_what_was_there() {
         (
             query(ValueMatch::Regex(Regex::new("^x").unwrap())),
             Condition::Query(0),
-            r#"query parameter id is "7" or "a\nb", which regex "^x" does not match"#,
+            r#"query parameter id is "7" or "a\nb", which regex ^x does not match"#,
         ),
     ];
     let (routes, wants): (Vec<_>, Vec<_>) =
