@@ -28,7 +28,7 @@ fn endpoints(count: u32, even: bool, now: Instant) -> EndpointSet {
     let set = EndpointSet::build(&specs, None, now);
     for (micros, member) in (1_000..).zip(set.members()) {
         let ends = now + Duration::from_micros(micros);
-        member.endpoint.start(now).finish(Outcome::Success, ends);
+        member.endpoint.start(now).settle(Outcome::Success, ends);
     }
     set
 }
@@ -65,7 +65,7 @@ fn attempt(c: &mut Criterion) {
     let endpoint = &set.members()[0].endpoint;
     let ends = now + Duration::from_millis(1);
     c.bench_function("endpoint/start_and_finish", |b| {
-        b.iter(|| endpoint.start(now).finish(Outcome::Success, ends));
+        b.iter(|| endpoint.start(now).settle(Outcome::Success, ends));
     });
     let limits = Limits::new(LimitSettings { in_flight: Some(1024), ..LimitSettings::default() });
     c.bench_function("limits/permit", |b| b.iter(|| drop(limits.try_in_flight())));

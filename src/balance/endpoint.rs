@@ -103,7 +103,8 @@ impl Endpoint {
 
 /// An attempt in flight at an endpoint.
 ///
-/// End it with one of the `finish` methods; a guard that is merely dropped teaches nothing about latency. An endpoint that
+/// Say what came of it, once, with one of the `settle` methods when the response's head has arrived: a long body is no slow
+/// endpoint. A guard that is merely dropped teaches nothing about latency. An endpoint that
 /// hangs until its callers leave is learned only from [`Outcome::Cancelled`], so say it where a request is cut off.
 #[derive(Debug)]
 #[must_use = "dropping it ends the attempt at once"]
@@ -118,11 +119,11 @@ impl EndpointGuard {
         &self.endpoint
     }
 
-    /// Ends the attempt with what came of it.
+    /// Learns from what came of the attempt; it stays in flight until the guard is dropped.
     ///
     /// Success counts with its latency, a failure with 5 s or its longer latency. A cancelled attempt took *at least* its
     /// time so far: it may raise the estimate, never lower it. A local failure says nothing.
-    pub fn finish(self, outcome: Outcome, now: Instant) {
+    pub fn settle(&self, outcome: Outcome, now: Instant) {
         let took = now.saturating_duration_since(self.started);
         match outcome {
             Outcome::Success => self.endpoint.latency.observe(took, now),
@@ -135,8 +136,8 @@ impl EndpointGuard {
         }
     }
 
-    /// Ends the attempt with an answer that says "too much" (429, RESOURCE_EXHAUSTED): no failure, but it counts as 5 s.
-    pub fn finish_overloaded(self, now: Instant) {
+    /// Learns from an answer that says "too much" (429, RESOURCE_EXHAUSTED): no failure, but it counts as 5 s.
+    pub fn settle_overloaded(&self, now: Instant) {
         let took = now.saturating_duration_since(self.started);
         self.endpoint.latency.observe(took.max(PENALTY), now);
     }
@@ -161,7 +162,7 @@ mod tests {
     fn after(outcome: Outcome, took: Duration) -> Duration {
         let now = Instant::now();
         let endpoint = endpoint(now);
-        endpoint.start(now).finish(outcome, now + took);
+        endpoint.start(now).settle(outcome, now + took);
         assert_eq!((endpoint.in_flight(), endpoint.requests()), (0, 1));
         assert_eq!(endpoint.failures(), u64::from(outcome == Outcome::Failure));
         endpoint.latency(now + took)
@@ -181,7 +182,7 @@ mod tests {
         assert_eq!(endpoint.in_flight(), 2);
         drop(first);
         assert_eq!(endpoint.in_flight(), 1);
-        second.finish(Outcome::Success, now);
+        second.settle(Outcome::Success, now);
         assert_eq!(endpoint.in_flight(), 0);
     }
 
@@ -208,7 +209,7 @@ mod tests {
     fn an_overloaded_endpoint_is_penalised_without_having_failed() {
         let now = Instant::now();
         let endpoint = endpoint(now);
-        endpoint.start(now).finish_overloaded(now);
+        endpoint.start(now).settle_overloaded(now);
         assert!(endpoint.latency(now) > Duration::from_millis(4_999));
         assert_eq!(endpoint.failures(), 0);
     }

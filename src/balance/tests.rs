@@ -61,7 +61,7 @@ fn loaded_picks(
         if running.len() == concurrency {
             let (ends, guard) = running.pop_front().unwrap();
             now = now.max(ends);
-            guard.finish(Outcome::Success, now);
+            guard.settle(Outcome::Success, now);
         }
         let endpoint = balancer.pick(set, &Tried::new(), now, &mut rng).unwrap();
         let index = place(set, endpoint);
@@ -236,15 +236,15 @@ fn an_endpoint_that_fails_fast_attracts_nothing_and_is_tried_again_later() {
     let set = set(&[1, 1], start);
     let balancer = Balancer::new(Policy::PeakEwma);
     let mut picked = |now| place(&set, balancer.pick(&set, &Tried::new(), now, &mut rng).unwrap());
-    set.members()[0].endpoint.start(start).finish(Outcome::Failure, start);
+    set.members()[0].endpoint.start(start).settle(Outcome::Failure, start);
     let working = &set.members()[1].endpoint;
     for seconds in 0..20 {
         let now = start + Duration::from_secs(seconds);
-        working.start(now).finish(Outcome::Success, now + Duration::from_millis(20));
+        working.start(now).settle(Outcome::Success, now + Duration::from_millis(20));
         assert_eq!(picked(now + Duration::from_millis(20)), 1);
     }
     let later = start + Duration::from_secs(120);
-    working.start(later).finish(Outcome::Success, later + Duration::from_millis(20));
+    working.start(later).settle(Outcome::Success, later + Duration::from_millis(20));
     assert_eq!(picked(later + Duration::from_millis(20)), 0);
 }
 
