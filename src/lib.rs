@@ -8,6 +8,7 @@ pub mod io;
 pub mod metrics;
 pub mod net;
 pub mod policy;
+pub mod proxy;
 pub mod route;
 pub mod snapshot;
 pub mod upstream;

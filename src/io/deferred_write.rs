@@ -90,7 +90,11 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         Poll::Ready(Err(kind.into()))
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         self.check()?;
         let size: usize = bufs.iter().map(|buf| buf.len()).sum();
         let unsent = self.buffer.len() - self.sent;

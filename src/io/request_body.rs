@@ -291,10 +291,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
         let Some(reader) = &self.0 else { return SizeHint::with_exact(0) };
         let source = reader.source.borrow();
         let rest = source.incoming.size_hint();
-        let kept: usize = source.kept[reader.next.min(source.kept.len())..]
-            .iter()
-            .map(Bytes::len)
-            .sum();
+        let kept: usize =
+            source.kept[reader.next.min(source.kept.len())..].iter().map(Bytes::len).sum();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + kept as u64);
         if let Some(upper) = rest.upper() {

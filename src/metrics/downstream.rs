@@ -55,8 +55,7 @@ impl DownstreamFamilies {
     /// The handles of one route.
     pub fn route(&self, listener: &str, route: &str) -> RouteMetrics {
         RouteMetrics {
-            requests: CODES
-                .map(|code| self.requests.with_label_values(&[listener, route, code])),
+            requests: CODES.map(|code| self.requests.with_label_values(&[listener, route, code])),
             duration: self.duration.with_label_values(&[listener, route]),
         }
     }

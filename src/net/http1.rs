@@ -82,14 +82,17 @@ impl Http1 {
     ///
     /// # Errors
     /// [`SendFailure`], with what is certain about how far the request got.
-    pub async fn send(&mut self, request: UpstreamRequest) -> Result<UpstreamResponse, SendFailure> {
+    pub async fn send(
+        &mut self,
+        request: UpstreamRequest,
+    ) -> Result<UpstreamResponse, SendFailure> {
         self.used += 1;
         let (read, written) = (self.activity.bytes_read(), self.activity.bytes_written());
         match self.send.try_send_request(request).await {
             Ok(response) => Ok(response),
             Err(mut error) => {
-                let unsent = error.take_message().is_some()
-                    || self.activity.bytes_written() == written;
+                let unsent =
+                    error.take_message().is_some() || self.activity.bytes_written() == written;
                 let answered = self.activity.bytes_read() > read;
                 Err(failure(error.error(), unsent, answered))
             }

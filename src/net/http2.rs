@@ -124,7 +124,10 @@ impl Http2 {
     ///
     /// # Errors
     /// [`SendFailure`], with what the protocol guarantees.
-    pub async fn send(&mut self, request: UpstreamRequest) -> Result<UpstreamResponse, SendFailure> {
+    pub async fn send(
+        &mut self,
+        request: UpstreamRequest,
+    ) -> Result<UpstreamResponse, SendFailure> {
         if self.send.ready().await.is_err() {
             return Err(SendFailure::NotSent);
         }

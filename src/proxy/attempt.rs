@@ -168,7 +168,11 @@ impl Plan<'_> {
         } else if self.per_try.is_none() {
             (AttemptEnd::Final, Reason::StreamIdle, "nothing moved for the route's idle time")
         } else if sent {
-            (AttemptEnd::PerTryTimeout, Reason::PerTryTimeout, "no answer within the per-try timeout")
+            (
+                AttemptEnd::PerTryTimeout,
+                Reason::PerTryTimeout,
+                "no answer within the per-try timeout",
+            )
         } else {
             (AttemptEnd::NotSent, Reason::ConnectFailed, "no connection within the per-try timeout")
         };

@@ -228,7 +228,12 @@ fn spare() -> Option<File> {
 }
 
 /// Closes what waits, so that its callers learn at once instead of hanging; then rests, so that the worker does not spin.
-async fn shed(worker: &Worker, local: &LocalListener, acceptor: &Acceptor, reserve: &Cell<Option<File>>) {
+async fn shed(
+    worker: &Worker,
+    local: &LocalListener,
+    acceptor: &Acceptor,
+    reserve: &Cell<Option<File>>,
+) {
     drop(reserve.take());
     for _ in 0..SHED_AT_ONCE {
         tokio::select! {

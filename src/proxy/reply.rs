@@ -28,8 +28,10 @@ pub(crate) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Respon
         local(exchange, status, TEXT, Bytes::from(text))
     };
     response.headers_mut().insert(REASON, HeaderValue::from_static(error.reason.word()));
-    if matches!(error.reason, Reason::DownstreamProtocol | Reason::BadHeader | Reason::TooLarge | Reason::RequestTimeout)
-        && response.version() != http::Version::HTTP_2
+    if matches!(
+        error.reason,
+        Reason::DownstreamProtocol | Reason::BadHeader | Reason::TooLarge | Reason::RequestTimeout
+    ) && response.version() != http::Version::HTTP_2
     {
         // Where a message was unclear or unfinished, nothing that follows on the connection can be trusted.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -91,8 +93,8 @@ fn grpc(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBod
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
-    let message = percent_encoded(&format!("{}: {}", error.reason, error.detail));
-    if let Ok(message) = HeaderValue::from_str(&message) {
+    let message = format!("{}: {}", error.reason, error.detail);
+    if let Ok(message) = HeaderValue::from_str(&percent_encoded(&message)) {
         headers.insert("grpc-message", message);
     }
     response

@@ -150,7 +150,11 @@ impl Forwarded {
         exchange: &mut Exchange,
     ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if self.deadline.poll_elapsed(cx).is_ready() {
-            return cut(exchange, Reason::Timeout, "the deadline passed in the middle of the answer");
+            return cut(
+                exchange,
+                Reason::Timeout,
+                "the deadline passed in the middle of the answer",
+            );
         }
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             ready!(self.poll_idle(cx));
@@ -240,9 +244,7 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         match (&mut this.kind, &mut this.exchange) {
             (Kind::Local(bytes), _) if bytes.is_empty() => Poll::Ready(None),
-            (Kind::Local(bytes), _) => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
-            }
+            (Kind::Local(bytes), _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             (Kind::Forwarded(forwarded), Some(exchange)) => forwarded.poll_frame(cx, exchange),
             (Kind::Forwarded(_), None) => Poll::Ready(None),
         }

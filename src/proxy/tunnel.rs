@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -19,15 +19,16 @@ use crate::io::socket::Socket;
 use crate::metrics::AttemptOutcome;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
-use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
 use crate::policy::pushback::Pushback;
-use crate::snapshot::{Action, Route};
+use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
+use crate::snapshot::{Action, LogFilter, Route};
 use crate::upstream::{LocalUpstream, Slot};
 
 use super::access_log::Line;
 use super::attempt::{Answer, Plan};
-use super::connection::Accepted;
+use super::connection::{Accepted, Peer};
 use super::exchange::Exchange;
+use super::listener::Active;
 use super::response::ResponseBody;
 use super::worker::{Stop, Worker};
 use super::{headers, reply};
@@ -171,11 +172,7 @@ async fn reach(
 }
 
 /// Serves a connection of a TCP listener.
-pub(crate) async fn serve_tcp(
-    accepted: Accepted,
-    socket: Socket,
-    mut stopped: watch::Receiver<Stop>,
-) {
+pub(crate) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
     let Accepted { worker, active, peer, admitted, .. } = accepted;
     let (started, time) = (Instant::now(), SystemTime::now());
     let listener = &active.listener;
@@ -187,14 +184,13 @@ pub(crate) async fn serve_tcp(
     let deadline = Deadline::new(started, route.timeout, &CallerTimeout::default(), Kind::Tunnel);
     let reached = reach(&worker, &local, route, deadline).await;
     let mut line = TcpLine { attempts: 0, relayed: Relayed::default(), error: None };
+    // A drain leaves it until the deadline: nobody can ask the peers of a TCP connection to end.
+    drop(stopped);
     match reached {
         Ok((upstream_socket, held, attempts)) => {
             line.attempts = attempts;
             let idle = listener.limits.idle;
-            let passing = relay(socket, upstream_socket, &worker.tick, idle);
-            // Nobody can ask a TCP connection to end: a drain leaves it until the deadline.
-            let _draining = stopped.borrow_and_update();
-            line.relayed = passing.await;
+            line.relayed = relay(socket, upstream_socket, &worker.tick, idle).await;
             drop(held);
         }
         Err(error) => {
@@ -204,7 +200,10 @@ pub(crate) async fn serve_tcp(
     }
     listener.metrics.received.inc_by(line.relayed.sent);
     listener.metrics.sent.inc_by(line.relayed.received);
-    line.write(&worker, &active, route, &local, (started, time), &peer);
+    let took = started.elapsed();
+    let status = if line.error.is_some() { 503 } else { 200 };
+    route.metrics.request(status, took.as_secs_f64());
+    line.write(&worker, &active, route, &local, (time, took), &peer);
     drop(admitted);
 }
 
@@ -213,4 +212,56 @@ struct TcpLine {
     attempts: u32,
     relayed: Relayed,
     error: Option<ProxyError>,
+}
+
+impl TcpLine {
+    fn write(
+        &self,
+        worker: &Worker,
+        active: &Active,
+        route: &Route,
+        local: &LocalUpstream,
+        (time, took): (SystemTime, Duration),
+        peer: &Peer,
+    ) {
+        let reason = match (&self.error, self.relayed.end) {
+            (Some(error), _) => Some(error.reason),
+            (None, RelayEnd::Idle) => Some(Reason::StreamIdle),
+            (None, RelayEnd::UpstreamBroken) => Some(Reason::UpstreamReset),
+            (None, RelayEnd::DownstreamBroken) => Some(Reason::ClientGone),
+            (None, RelayEnd::Closed) => None,
+        };
+        let wanted = match active.snapshot.log {
+            LogFilter::All | LogFilter::Share(_) => true,
+            LogFilter::Errors => reason.is_some(),
+            LogFilter::Never => false,
+        };
+        if !wanted {
+            return;
+        }
+        worker.shared.access_log.write(&Line {
+            time,
+            service: &active.snapshot.service,
+            listener: &active.listener.name,
+            route: Some(&route.name),
+            protocol: "TCP",
+            method: None,
+            host: None,
+            path: None,
+            status: 0,
+            grpc_status: None,
+            reason: reason.map(Reason::word),
+            flag: reason.map(Reason::flag),
+            detail: self.error.as_ref().map(|error| &*error.detail),
+            duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
+            head_ms: None,
+            attempts: self.attempts,
+            upstream: Some(&local.upstream.name),
+            endpoint: None,
+            received_bytes: self.relayed.sent,
+            sent_bytes: self.relayed.received,
+            peer,
+            request_id: None,
+        });
+    }
 }

@@ -141,7 +141,9 @@ impl LocalUpstream {
     ) -> Result<Slot, ProxyError> {
         let permit = match self.free_place(|local| local.upstream.limits.try_in_flight()) {
             Some(permit) => permit,
-            None => self.wait(tick, deadline, |local| local.upstream.limits.try_in_flight()).await?,
+            None => {
+                self.wait(tick, deadline, |local| local.upstream.limits.try_in_flight()).await?
+            }
         };
         Ok(Slot {
             permit: Some(permit),
@@ -197,9 +199,8 @@ impl LocalUpstream {
 
     fn pool(&self, endpoint: &Arc<Endpoint>) -> Rc<EndpointPool> {
         let mut pools = self.pools.borrow_mut();
-        let (_, pool) = pools
-            .entry(endpoint.id)
-            .or_insert_with(|| (Arc::clone(endpoint), Rc::default()));
+        let (_, pool) =
+            pools.entry(endpoint.id).or_insert_with(|| (Arc::clone(endpoint), Rc::default()));
         Rc::clone(pool)
     }
 
@@ -370,7 +371,10 @@ impl Connection {
     ///
     /// # Errors
     /// [`SendFailure`].
-    pub async fn send(&mut self, request: UpstreamRequest) -> Result<UpstreamResponse, SendFailure> {
+    pub async fn send(
+        &mut self,
+        request: UpstreamRequest,
+    ) -> Result<UpstreamResponse, SendFailure> {
         match self {
             Self::Http1(connection, _) => connection.send(request).await,
             Self::Http2(connection, _) => connection.send(request).await,

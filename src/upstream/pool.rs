@@ -77,10 +77,9 @@ impl Connecting {
         self.done.notify_one();
         match &*self.failure.borrow() {
             None => Ok(()),
-            Some(detail) => Err(ProxyError::new(
-                crate::base::error::Reason::ConnectFailed,
-                detail.clone(),
-            )),
+            Some(detail) => {
+                Err(ProxyError::new(crate::base::error::Reason::ConnectFailed, detail.clone()))
+            }
         }
     }
 }
@@ -195,8 +194,7 @@ impl EndpointPool {
         let limit = policy.idle.unwrap_or(IDLE_HTTP2);
         self.http2.borrow_mut().retain(|connection| {
             // A connection with open streams lives on in their handles and closes with the last of them.
-            let rested =
-                connection.idle_since().map(|since| now.saturating_duration_since(since));
+            let rested = connection.idle_since().map(|since| now.saturating_duration_since(since));
             !retired && !connection.is_closed() && rested.is_none_or(|rested| rested < limit)
         });
     }
