@@ -16,6 +16,7 @@ mod node;
 mod read;
 mod render;
 mod route;
+mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ pub use route::{
     Action, BackoffRange, GrpcMatch, HeaderEdits, HostPattern, PathPattern, Redirect, Respond,
     Retry, RetryMethods, RetryWhen, Rewrite, Route, RouteMatch, ValueMatch,
 };
+pub use schema::schema;
 pub use source::{Position, Source, Span};
 pub use upstream::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,

@@ -15,7 +15,7 @@ fn load(text: &str) -> Loaded {
 }
 
 /// The nine lines of the README.
-const NINE: &str = "\
+pub(super) const NINE: &str = "\
 admin: 127.0.0.1:9901
 
 listeners:

@@ -122,7 +122,7 @@ fn routes(at: &At<'_>, listener: &str, protocol: ListenerProtocol) -> Vec<crate:
         let error = Diagnostic::error("missing-key", at.node.span, "`routes` holds no route");
         at.push(error.at(at.path).label("write at least `- to: <upstream>`"));
     }
-    let routes: Vec<_> = items
+    let mut routes: Vec<_> = items
         .iter()
         .enumerate()
         .map(|(index, item)| action::route(item, &format!("{listener}[{index}]")))
@@ -130,6 +130,7 @@ fn routes(at: &At<'_>, listener: &str, protocol: ListenerProtocol) -> Vec<crate:
     unique_names(&items);
     if protocol == ListenerProtocol::Tcp {
         only_to(at, &items, &routes);
+        routes.iter_mut().flatten().for_each(without_http);
     }
     routes.into_iter().flatten().collect()
 }
@@ -148,6 +149,13 @@ fn unique_names(items: &[At<'_>]) {
             item.push(error);
         }
     }
+}
+
+/// What `defaults.route` brings to a route whose bytes are passed on, and which has no meaning there.
+fn without_http(route: &mut crate::config::Route) {
+    (route.timeout, route.idle) = (None, None);
+    route.request_headers = crate::config::HeaderEdits::default();
+    route.response_headers = crate::config::HeaderEdits::default();
 }
 
 /// A connection whose bytes are passed on shows nothing that a match or an edit could look at.
