@@ -297,7 +297,7 @@ fn key(node: Node, out: &mut Vec<Diagnostic>) -> Key {
             let message = format!("other YAML tools read the key `{text}` as true or false");
             let quoted = format!("quote it: \"{text}\"");
             out.push(Diagnostic::error("needs-quotes", node.span, message).label(quoted));
-            Key::Bad
+            Key::Text(scalar.text, node.span)
         }
         _ => Key::Text(scalar.text, node.span),
     }

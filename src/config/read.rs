@@ -251,7 +251,10 @@ impl<'a> Fields<'a> {
                 "inside {{ }} a value with a comma is quoted; else give `{key}` a value or remove it"
             ));
         }
-        let elsewhere = keys::ALL.iter().find(|other| other.keys.contains(&key));
+        // Most slips go to the wrong one of the large maps.
+        let large = [&keys::ROUTE, &keys::UPSTREAM, &keys::LISTENER, &keys::MATCH, &keys::RETRY];
+        let mut all = large.iter().chain(keys::ALL);
+        let elsewhere = all.find(|other| other.keys.contains(&key));
         let known = format!("the keys of {} are {}", section.name, section.keys.join(", "));
         match elsewhere {
             Some(other) => error.label(format!("it is a key of {}", other.name)).help(known),

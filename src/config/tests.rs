@@ -1,5 +1,7 @@
 //! Whole files: what loads, what does not, and how it is told.
 
+mod errors;
+mod hostile;
 mod valid;
 
 use super::{Loaded, load_str};

@@ -28,6 +28,9 @@ pub(super) fn explain(source: &Source, kind: &ErrorKind, at: usize) -> Diagnosti
             diagnostic("a tab stands where YAML takes only spaces").label("indent with spaces")
         }
         ErrorKind::UnclosedQuotedScalar => diagnostic("a quote is opened and never closed"),
+        ErrorKind::InvalidQuotedScalarIndent => {
+            diagnostic("a quote that is opened above is not closed before this line")
+        }
         ErrorKind::UnclosedFlowCollection { open }
         | ErrorKind::MismatchedFlowCollectionEnd { open, .. } => {
             diagnostic(&format!("`{open}` is opened and not closed by its partner"))

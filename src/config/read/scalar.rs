@@ -209,10 +209,17 @@ impl<'a> At<'a> {
     }
 }
 
-/// A long value is not repeated whole: the source line shows it.
+/// A value as one line, cut where it is long: the source line shows it whole.
 fn shortened(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let mut shown: String = text.chars().take(60).flat_map(visible).collect();
+    if text.chars().nth(60).is_some() {
+        shown.push('…');
     }
+    shown
+}
+
+fn visible(character: char) -> impl Iterator<Item = char> {
+    let escaped = character.is_control().then(|| character.escape_default());
+    let plain = escaped.is_none().then_some(character);
+    escaped.into_iter().flatten().chain(plain)
 }

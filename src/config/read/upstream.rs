@@ -172,7 +172,8 @@ fn balance_policy(at: &At<'_>) -> Option<Balance> {
         && matches!(scalar.text.as_str(), "ring_hash" | "maglev")
     {
         let message = format!("`{}` is not supported by this version yet", scalar.text);
-        at.push(at.error("unsupported-key", message));
+        let label = "write `peak_ewma`, `least_request`, `round_robin` or `random`";
+        at.push(at.error("unsupported-key", message).label(label));
         return None;
     }
     at.word(&[
