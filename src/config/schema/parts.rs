@@ -1,5 +1,10 @@
 //! The kinds of values that the format has. Each also takes a `${VAR}`, which is read as its kind when expanded.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "schemas are built inside out, each part used once"
+)]
+
 use serde_json::{Map, Value, json};
 
 /// A map with fixed keys; an empty value stands for an empty map unless a key is required.

@@ -178,3 +178,36 @@ fn a_thousand_routes_load() {
     println!("{} bytes in {:?}", text.len(), start.elapsed());
     assert_eq!(loaded.config.unwrap().listeners[0].routes.len(), 1_000);
 }
+
+#[test]
+fn the_documentation_names_every_key_and_warning() {
+    let docs = include_str!("../../../docs/CONFIG.md");
+    for section in crate::config::keys::ALL {
+        for key in section.keys {
+            assert!(docs.contains(&format!("**`{key}`**")), "{key} of {}", section.name);
+        }
+    }
+    let sources = [include_str!("../validate.rs"), include_str!("../validate/shadow.rs")];
+    let names = regex::Regex::new(r#"(?:warning|push)\w*\(\s*"([a-z-]+)""#).unwrap();
+    let warnings: Vec<&str> = sources
+        .iter()
+        .flat_map(|source| names.captures_iter(source).filter_map(|found| found.get(1)))
+        .map(|name| name.as_str())
+        .collect();
+    assert!(warnings.len() >= 9, "{warnings:?}");
+    for warning in warnings {
+        assert!(docs.contains(&format!("| `{warning}` |")), "{warning}");
+    }
+}
+
+#[test]
+fn the_full_file_uses_every_key() {
+    let used = regex::Regex::new(r"([a-z_0-9]+):").unwrap();
+    let used: std::collections::HashSet<&str> =
+        used.captures_iter(FULL).filter_map(|found| found.get(1)).map(|key| key.as_str()).collect();
+    for section in crate::config::keys::ALL {
+        for key in section.keys {
+            assert!(used.contains(key), "{key} of {}", section.name);
+        }
+    }
+}
