@@ -4,9 +4,24 @@
 //! after each error, `validate` checks what concerns more than one node. `control::compile` makes the runtime types.
 //! `None` means `unlimited` (or "not written", where the field says so).
 
+mod defaults;
+mod diagnostic;
+mod effective;
+mod expand;
+mod keys;
 mod listener;
+mod load;
+mod loaded;
+mod node;
+mod read;
+mod render;
 mod route;
+mod schema;
+mod source;
+#[cfg(test)]
+mod tests;
 mod upstream;
+mod validate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,11 +30,19 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::units::Ratio;
 
+pub use diagnostic::{Diagnostic, Severity};
+pub use effective::Effective;
+pub use expand::Environment;
 pub use listener::{Direction, Listener, ListenerLimits, ListenerProtocol};
+pub use loaded::{Loaded, load_file, load_str};
+use read::GRPC;
+pub use render::{render, render_json};
 pub use route::{
     Action, BackoffRange, GrpcMatch, HeaderEdits, HostPattern, PathPattern, Redirect, Respond,
     Retry, RetryMethods, RetryWhen, Rewrite, Route, RouteMatch, ValueMatch,
 };
+pub use schema::schema;
+pub use source::{Position, Source, Span};
 pub use upstream::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };

@@ -19,9 +19,10 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// `response_headers:`, applied before the answer is passed back.
     pub response_headers: HeaderEdits,
-    /// All attempts together, from the request's head received. Default 15 s. `None`: unlimited.
+    /// All attempts together, from the request's head received. Default 15 s. `None`: unlimited, as always on `tcp`,
+    /// where the listener's `limits.idle` bounds a connection.
     pub timeout: Option<Duration>,
-    /// A stream on which nothing moves. Default 5 min. `None`: unlimited.
+    /// A stream on which nothing moves. Default 5 min. `None`: unlimited, as always on `tcp`.
     pub idle: Option<Duration>,
     /// `None` is `retry: never`, which turns `safe` off too.
     pub retry: Option<Retry>,

@@ -1,0 +1,68 @@
+//! The words of the file: which keys each of its maps has, and which are planned but not there yet.
+//!
+//! One table for the reader, the schema's test and the documentation's test.
+
+/// A kind of map in the file.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// As in "`x` is no key of …".
+    pub(super) name: &'static str,
+    pub(super) keys: &'static [&'static str],
+    /// Keys of the design that this version does not read.
+    pub(super) later: &'static [&'static str],
+}
+
+macro_rules! sections {
+    ($($const:ident = $name:literal [$($key:literal)*] later [$($later:literal)*];)+) => {
+        $(pub(super) const $const: Section =
+            Section { name: $name, keys: &[$($key),*], later: &[$($later),*] };)+
+        /// Every kind of map whose keys are fixed.
+        pub(super) const ALL: &[&Section] = &[$(&$const),+];
+    };
+}
+
+sections! {
+    FILE = "the file" [
+        "service" "zone" "compat" "admin" "runtime" "access_log" "metrics" "dns" "defaults" "listeners" "upstreams"
+    ] later ["tracing" "identity" "tests"];
+    ADMIN = "`admin`" ["bind" "token_file"] later [];
+    RUNTIME = "`runtime`" ["workers" "drain"] later [];
+    DRAIN = "`drain`" ["delay" "deadline"] later [];
+    ACCESS_LOG = "`access_log`" ["to" "format" "only"] later [];
+    METRICS = "`metrics`" ["buckets"] later ["max_series"];
+    DNS = "`dns`" ["servers" "search" "ttl"] later [];
+    DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
+    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "limits"]
+        later ["proxy_protocol" "tls" "authorize" "jwt"];
+    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry"]
+        later ["hedge" "mirror" "fault" "rate_limit" "hash"];
+    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits"]
+        later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+    LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
+        later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
+    LISTENER_LIMITS = "a listener's `limits`" [
+        "connections" "headers" "header_bytes" "header_timeout" "body" "body_timeout" "idle" "max_age" "streams"
+    ] later ["per_source"];
+    ROUTE = "a route" [
+        "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
+    ] later ["hedge" "mirror" "fault" "rate_limit" "hash"];
+    MATCH = "`match`" ["host" "path" "grpc" "method" "headers" "query"] later [];
+    PATH = "`path`" ["regex"] later [];
+    VALUE = "a value to match" ["present" "prefix" "regex"] later [];
+    REDIRECT = "`redirect`" ["status" "scheme" "host" "path" "prefix"] later [];
+    RESPOND = "`respond`" ["status" "body" "content_type"] later [];
+    REWRITE = "`rewrite`" ["prefix" "host"] later [];
+    HEADERS = "header edits" ["set" "append" "remove"] later [];
+    RETRY = "`retry`" ["when" "attempts" "per_try" "backoff" "methods" "replay"] later [];
+    RETRY_GRPC = "`when`" ["grpc"] later [];
+    UPSTREAM = "an upstream" [
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits"
+    ] later ["subset" "tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+    ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
+    BALANCE = "`balance`" ["policy"] later ["zone_aware" "panic"];
+    POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
+    UPSTREAM_LIMITS = "an upstream's `limits`" [
+        "connections" "in_flight" "pending" "queue" "retry_budget"
+    ] later [];
+    BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
+}

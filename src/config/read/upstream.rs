@@ -1,0 +1,266 @@
+//! `upstreams`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::base::address::Address;
+use crate::base::endpoint::EndpointSpec;
+use crate::base::units::{Rate, Ratio};
+use crate::config::diagnostic::{Diagnostic, nearest};
+use crate::config::keys;
+use crate::config::node::Value;
+use crate::config::{
+    Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
+};
+
+use super::{At, Fields, listener, top};
+
+/// Every upstream, in the order of the file.
+pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
+    let pairs = at.pairs("a map from names to upstreams")?;
+    Some(pairs.iter().filter_map(|(_, at)| one(at)).collect())
+}
+
+/// What `defaults.upstream` holds, read only for its mistakes.
+pub(super) fn defaults(at: At<'_>) -> Option<()> {
+    let fields = at.fields(&keys::UPSTREAM_DEFAULTS)?;
+    policy(&fields, String::new(), Discover::Endpoints(Vec::new()));
+    Some(())
+}
+
+fn one(at: &At<'_>) -> Option<Upstream> {
+    let name = listener::name(at).map(str::to_owned);
+    let fields = at.fields(&keys::UPSTREAM)?;
+    let source = fields.exactly_one(&["endpoints", "discover"]);
+    let discover = source.and_then(|at| match at.path.steps().last() {
+        Some(crate::config::node::Step::Key("discover")) => discover(&at),
+        _ => endpoints(&at),
+    });
+    let absent = Discover::Endpoints(Vec::new());
+    let known = discover.is_some();
+    let upstream = policy(&fields, name.clone().unwrap_or_default(), discover.unwrap_or(absent));
+    (known && name.is_some()).then_some(upstream)
+}
+
+fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
+    let protocols = [
+        ("http1", UpstreamProtocol::Http1),
+        ("http2", UpstreamProtocol::Http2),
+        ("auto", UpstreamProtocol::Auto),
+    ];
+    let protocol = fields.read("protocol", |at| at.word(&protocols));
+    Upstream {
+        name,
+        discover,
+        protocol: protocol.unwrap_or(UpstreamProtocol::Auto),
+        connect_timeout: fields.read("connect_timeout", |at| at.span_of_time()),
+        balance: fields.read("balance", |at| balance(&at)).unwrap_or(Balance::PeakEwma),
+        pool: pool(fields.get("pool")),
+        limits: limits(fields.get("limits")),
+    }
+}
+
+fn discover(at: &At<'_>) -> Option<Discover> {
+    const LATER: [&str; 6] = ["dns+srv", "consul", "k8s", "file", "xds", "original"];
+    const RIGHT: &str = "write `dns://name:port`";
+    let later = |scheme: &str| {
+        let message = format!("`discover: {scheme}` is not supported by this version yet");
+        at.push(at.error("unsupported-key", message).label(RIGHT));
+    };
+    if let Value::Map(entries) = &at.node.value {
+        match entries.first() {
+            Some(entry) if LATER.contains(&entry.key.as_str()) => later(&entry.key),
+            _ => at.wrong_type("a URL such as `dns://name:port`"),
+        }
+        return None;
+    }
+    let text = at.text()?;
+    let Some((scheme, rest)) = text.split_once("://") else {
+        at.bad_value(text, RIGHT);
+        return None;
+    };
+    if LATER.contains(&scheme) {
+        later(scheme);
+        return None;
+    }
+    if scheme != "dns" {
+        let right = match nearest(scheme, ["dns"].into_iter().chain(LATER)) {
+            Some(meant) => format!("did you mean `{meant}://`?"),
+            None => RIGHT.to_owned(),
+        };
+        at.bad_value(text, &right);
+        return None;
+    }
+    at.parsed(|_| dns_name(rest))
+}
+
+fn dns_name(rest: &str) -> Result<Discover, &'static str> {
+    let (host, port) =
+        rest.rsplit_once(':').ok_or("the port is missing: write `dns://name:port`")?;
+    let port = port.parse().ok().filter(|port| *port != 0);
+    let port = port.ok_or("the port is a number from 1 to 65535")?;
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    if address.parse::<std::net::IpAddr>().is_ok() {
+        return Err("an IP address needs no DNS: write `endpoints: [address:port]`");
+    }
+    Ok(Discover::Dns { host: top::host_name(host)?, port })
+}
+
+fn endpoints(at: &At<'_>) -> Option<Discover> {
+    let items = at.list("a list of addresses, such as `[127.0.0.1:5001]`")?;
+    if items.is_empty() {
+        let message = "`endpoints` holds no endpoint";
+        at.push(at.error("missing-key", message).label("write at least one `address:port`"));
+    }
+    let mut seen = HashMap::new();
+    let mut endpoints = Vec::with_capacity(items.len());
+    for item in &items {
+        let Some(endpoint) = endpoint(item) else { continue };
+        if let Some(first) = seen.insert(endpoint.address.clone(), item.node.span) {
+            let message = format!("the endpoint {} is written twice", endpoint.address);
+            let error = Diagnostic::error("duplicate-name", item.node.span, message).at(item.path);
+            item.push(error.label("for a larger share use `weight`").related(first, "first here"));
+        }
+        endpoints.push(endpoint);
+    }
+    Some(Discover::Endpoints(endpoints))
+}
+
+fn endpoint(at: &At<'_>) -> Option<EndpointSpec> {
+    if let Value::Scalar(_) = at.node.value {
+        return address(at).map(EndpointSpec::at);
+    }
+    let fields = at.fields(&keys::ENDPOINT)?;
+    let weight = fields.read("weight", |at| at.number(1..=1_000));
+    let zone = fields.read("zone", |at| at.text().map(str::to_owned));
+    let labels = fields.read("labels", labels);
+    let address = address(&fields.required("address")?)?;
+    Some(EndpointSpec {
+        address,
+        weight: weight.unwrap_or(1),
+        zone,
+        labels: labels.unwrap_or_default(),
+    })
+}
+
+fn address(at: &At<'_>) -> Option<Address> {
+    at.parsed(|text| match text.parse() {
+        Ok(Address::Tcp(address)) if address.port() == 0 => {
+            Err("port 0 cannot be reached".to_owned())
+        }
+        Ok(address) => Ok(address),
+        Err(error) => Err(error.to_string()),
+    })
+}
+
+fn labels(at: At<'_>) -> Option<BTreeMap<String, String>> {
+    let pairs = at.pairs("a map from labels to values")?;
+    let read = pairs.iter().filter_map(|(e, at)| Some((e.key.clone(), at.text()?.to_owned())));
+    Some(read.collect())
+}
+
+fn balance(at: &At<'_>) -> Option<Balance> {
+    if let Value::Map(_) = at.node.value {
+        let fields = at.fields(&keys::BALANCE)?;
+        return fields.required("policy").and_then(|at| balance_policy(&at));
+    }
+    balance_policy(at)
+}
+
+fn balance_policy(at: &At<'_>) -> Option<Balance> {
+    if let Value::Scalar(scalar) = &at.node.value
+        && matches!(scalar.text.as_str(), "ring_hash" | "maglev")
+    {
+        let message = format!("`{}` is not supported by this version yet", scalar.text);
+        let label = "write `peak_ewma`, `least_request`, `round_robin` or `random`";
+        at.push(at.error("unsupported-key", message).label(label));
+        return None;
+    }
+    at.word(&[
+        ("peak_ewma", Balance::PeakEwma),
+        ("least_request", Balance::LeastRequest),
+        ("round_robin", Balance::RoundRobin),
+        ("random", Balance::Random),
+    ])
+}
+
+fn pool(at: Option<At<'_>>) -> PoolSettings {
+    let mut pool =
+        PoolSettings { idle: PoolIdle::Auto, max_idle: 100, max_requests: None, max_age: None };
+    let Some(at) = at else { return pool };
+    let Some(fields) = at.fields(&keys::POOL) else { return pool };
+    pool.idle = fields.read("idle", |at| pool_idle(&at)).unwrap_or(pool.idle);
+    pool.max_idle = fields.read("max_idle", |at| at.number(0..=65_535)).unwrap_or(pool.max_idle);
+    pool.max_requests = fields
+        .read("max_requests", |at| at.or_unlimited(|at| at.integer(1..=u64::MAX)))
+        .unwrap_or(pool.max_requests);
+    pool.max_age = fields
+        .read("max_age", |at| at.or_unlimited(|at| at.span_of_time()))
+        .unwrap_or(pool.max_age);
+    pool
+}
+
+fn pool_idle(at: &At<'_>) -> Option<PoolIdle> {
+    match &at.scalar("`auto` or a duration like `4s`")?.text {
+        word if word == "auto" => Some(PoolIdle::Auto),
+        _ => at.span_of_time().map(PoolIdle::After),
+    }
+}
+
+fn limits(at: Option<At<'_>>) -> UpstreamLimits {
+    let mut limits = UpstreamLimits {
+        connections: Some(1024),
+        in_flight: Some(1024),
+        pending: Some(256),
+        queue: Duration::from_secs(1),
+        retry_budget: standard_budget(),
+    };
+    let Some(at) = at else { return limits };
+    let Some(fields) = at.fields(&keys::UPSTREAM_LIMITS) else { return limits };
+    let count = |key, least, standard| {
+        let range = least..=u64::from(u32::MAX);
+        fields.read(key, |at| at.or_unlimited(|at| at.number(range))).unwrap_or(standard)
+    };
+    limits.connections = count("connections", 1, limits.connections);
+    limits.in_flight = count("in_flight", 1, limits.in_flight);
+    limits.pending = fields
+        .read("pending", |at| match &at.node.value {
+            // 0 is a number here: it turns waiting off.
+            Value::Scalar(scalar) if scalar.text == "0" => Some(Some(0)),
+            _ => at.or_unlimited(|at| at.number(0..=u64::from(u32::MAX))),
+        })
+        .unwrap_or(limits.pending);
+    limits.queue = fields.read("queue", |at| at.span_of_time()).unwrap_or(limits.queue);
+    limits.retry_budget = fields.read("retry_budget", budget).unwrap_or(limits.retry_budget);
+    limits
+}
+
+fn standard_budget() -> Budget {
+    #[expect(clippy::expect_used, reason = "invariant: both literals are in range")]
+    let (ratio, floor) = (
+        Ratio::from_percent(20.0).expect("20% is a share"),
+        Rate::per_second_of(3.0).expect("3/s is a rate"),
+    );
+    Budget { ratio, floor, window: Duration::from_secs(10) }
+}
+
+fn budget(at: At<'_>) -> Option<Budget> {
+    let standard = standard_budget();
+    if let Value::Scalar(_) = at.node.value {
+        return at.share().map(|ratio| Budget { ratio, ..standard });
+    }
+    let fields = at.fields(&keys::BUDGET)?;
+    let window = fields.read("window", |at| at.span_of_time()).filter(|window| {
+        let fits = (Duration::from_secs(1)..=Duration::from_secs(300)).contains(window);
+        if let (false, Some(at)) = (fits, fields.get("window")) {
+            let error = at.error("out-of-range", "`window` is out of range");
+            at.push(error.label("write a duration from 1s to 5m"));
+        }
+        fits
+    });
+    Some(Budget {
+        ratio: fields.read("ratio", |at| at.share()).unwrap_or(standard.ratio),
+        floor: fields.read("floor", |at| at.rate()).unwrap_or(standard.floor),
+        window: window.unwrap_or(standard.window),
+    })
+}

@@ -1,0 +1,110 @@
+//! An upstream.
+
+use serde_json::{Value, json};
+
+use super::Properties;
+use super::parts::{
+    any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
+};
+
+pub(super) fn upstream() -> Value {
+    let mut upstream = object("an upstream", &[], upstream_keys());
+    upstream["oneOf"] = json!([{ "required": ["endpoints"] }, { "required": ["discover"] }]);
+    upstream
+}
+
+pub(super) fn upstream_keys() -> Properties {
+    let endpoint = any_of(vec![
+        text(),
+        object(
+            "an endpoint",
+            &["address"],
+            vec![
+                ("address", "`127.0.0.1:5001`, `[::1]:5001` or `unix:/run/app.sock`.", text()),
+                ("weight", "Relative share, 1 to 1000. Default 1.", integer(1, 1_000)),
+                ("zone", "Where it stands.", text()),
+                ("labels", "Free words about it.", map_of(text())),
+            ],
+        ),
+    ]);
+    let policies = || words(&["peak_ewma", "least_request", "round_robin", "random"]);
+    let balance = object(
+        "`balance`",
+        &["policy"],
+        vec![("policy", "How an endpoint is picked.", policies())],
+    );
+    vec![
+        (
+            "endpoints",
+            "A fixed list of addresses.",
+            json!({ "type": "array", "minItems": 1, "items": endpoint }),
+        ),
+        ("discover", "`dns://name:port`.", pattern("^dns://.+:[0-9]+$")),
+        ("protocol", "What is spoken to it. Default auto.", words(&["http1", "http2", "auto"])),
+        ("connect_timeout", "Default 1s, and 250ms to a loopback endpoint.", duration()),
+        (
+            "balance",
+            "How an endpoint is picked. Default peak_ewma.",
+            any_of(vec![policies(), balance]),
+        ),
+        (
+            "pool",
+            "Connections kept for reuse, per worker and endpoint.",
+            object(
+                "`pool`",
+                &[],
+                vec![
+                    (
+                        "idle",
+                        "How long an unused connection is kept. Default auto.",
+                        any_of(vec![words(&["auto"]), duration()]),
+                    ),
+                    ("max_idle", "Unused connections kept. Default 100.", integer(0, 65_535)),
+                    (
+                        "max_requests",
+                        "Requests on one connection. Default unlimited.",
+                        unlimited_or(integer(1, u64::MAX)),
+                    ),
+                    (
+                        "max_age",
+                        "Age after which a connection takes no further request. Default unlimited.",
+                        unlimited_or(duration()),
+                    ),
+                ],
+            ),
+        ),
+        ("limits", "Circuit breaking by resource, over every worker.", upstream_limits()),
+    ]
+}
+
+fn upstream_limits() -> Value {
+    let count = |least| unlimited_or(integer(least, u32::MAX.into()));
+    let budget = object(
+        "`retry_budget`",
+        &[],
+        vec![
+            ("ratio", "Retries per request. Default 20%.", share()),
+            ("floor", "Retries allowed whatever the traffic. Default 3/s.", rate()),
+            ("window", "Requests are counted over this time, 1s to 5m. Default 10s.", duration()),
+        ],
+    );
+    object(
+        "an upstream's `limits`",
+        &[],
+        vec![
+            ("connections", "Connections at once. Default 1024.", count(1)),
+            ("in_flight", "Requests at once. Default 1024.", count(1)),
+            (
+                "pending",
+                "Requests that wait for a place; 0 turns waiting off. Default 256.",
+                count(0),
+            ),
+            ("queue", "How long one waits. Default 1s.", duration()),
+            (
+                "retry_budget",
+                "Caps retries: a share, or its map. Default 20%.",
+                any_of(vec![share(), budget]),
+            ),
+        ],
+    )
+}

@@ -1,0 +1,266 @@
+//! Bad files and what their writers read. The snapshots are the product: read each as its user would.
+
+use crate::config::{Severity, load_file, render, render_json};
+
+use super::load;
+
+/// The findings of `text` as their reader sees them.
+fn findings(text: &str) -> String {
+    let loaded = load(text);
+    assert_eq!(
+        loaded.config.is_some(),
+        loaded.diagnostics.iter().all(|found| found.severity == Severity::Warning)
+    );
+    render(&loaded.diagnostics, &loaded.source, false)
+}
+
+/// A file with one route, whose keys are `keys`, and the upstreams `articles` and `articles-canary`.
+fn route(keys: &str) -> String {
+    let first = keys.trim().replace('\n', "\n        ");
+    format!(
+        "listeners:
+  outbound:
+    bind: 127.0.0.1:8080
+    routes:
+      - {first}
+upstreams:
+  articles: {{ endpoints: [127.0.0.1:5001] }}
+  articles-canary: {{ endpoints: [127.0.0.1:5002] }}
+"
+    )
+}
+
+/// A file with one upstream, whose keys are `keys`.
+fn upstream(keys: &str) -> String {
+    let keys = keys.trim().replace('\n', "\n    ");
+    format!(
+        "listeners: {{ outbound: {{ bind: 127.0.0.1:8080, routes: [{{ to: articles }}] }} }}
+upstreams:
+  articles:
+    {keys}
+"
+    )
+}
+
+/// A file with one listener, whose keys are `keys`.
+fn listener(keys: &str) -> String {
+    let keys = keys.trim().replace('\n', "\n    ");
+    format!(
+        "listeners:
+  outbound:
+    {keys}
+upstreams: {{ articles: {{ endpoints: [127.0.0.1:5001] }} }}
+"
+    )
+}
+
+/// The keys of the top, before a listener that is right.
+fn top(keys: &str) -> String {
+    format!(
+        "{}\nlisteners: {{ o: {{ bind: 127.0.0.1:80, routes: [{{ respond: 404 }}] }} }}\n",
+        keys.trim()
+    )
+}
+
+/// One snapshot for each bad file.
+macro_rules! told {
+    ($($name:ident: $text:expr;)+) => {
+        $(#[test]
+        fn $name() {
+            let mut settings = insta::Settings::clone_current();
+            settings.set_omit_expression(true);
+            settings.set_prepend_module_to_snapshot(false);
+            settings.bind(|| insta::assert_snapshot!(stringify!($name), findings(&$text)));
+        })+
+    };
+}
+
+// Syntax.
+told! {
+    braces_in_a_flow_map: route("{ match: { path: /users/{id} }, to: articles }");
+    star_in_a_flow_list: route("{ match: { host: [*.articles] }, to: articles }");
+    star_in_a_block: route("match:\n  host: *.articles\nto: articles");
+    brackets_of_an_address: listener("bind: [::1]:8080\nroutes: [{ to: articles }]");
+    variable_in_a_flow_map: top("admin: { bind: ${ADMIN} }");
+    comma_in_a_flow_map: route("{ match: { path: /a,b }, to: articles }");
+    tab: "listeners:\n\toutbound:\n";
+    indentation: "listeners:\n  outbound:\n    bind: 127.0.0.1:80\n   routes: []\n";
+    second_colon: "admin: 127.0.0.1:80\nlisteners:\n  outbound: bind: 127.0.0.1:80\n";
+    unclosed_brace: "listeners: { outbound: { bind: 127.0.0.1:80 }\n";
+    unclosed_quote: "service: \"orders\nlisteners: {}\n";
+    backslash_in_double_quotes: route(r#"{ match: { path: { regex: "\d+" } }, to: articles }"#);
+    second_document: "service: a\n---\nservice: b\n";
+    tag: top("service: !name orders");
+    empty_file: "# nothing yet\n";
+    list_at_the_top: "- listeners\n";
+    two_duplicate_keys: top("service: a\nzone: z\nservice: b\nzone: y");
+}
+
+// Words and values.
+told! {
+    unknown_key: route("to: articles\ntimout: 2s");
+    unknown_key_without_a_near_one: route("to: articles\nfoo: 2s");
+    key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
+    key_of_a_later_version: route("to: articles\nhedge: { after: p95 }\nfault: {}");
+    scheme_of_a_later_version: upstream("discover: consul://127.0.0.1:8500/articles?passing");
+    balancer_of_a_later_version: upstream("endpoints: [127.0.0.1:1]\nbalance: maglev");
+    unquoted_boolean: route("match: { headers: { x-canary: yes } }\nto: articles");
+    unquoted_number: top("service: 1.10");
+    boolean_key: "listeners: { on: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] } }\n";
+    missing_unit: route("to: articles\ntimeout: 2");
+    wrong_unit: route("to: articles\ntimeout: 2sec");
+    duration_of_zero: route("to: articles\ntimeout: 0s\nidle: 0ms");
+    duration_out_of_range: route("to: articles\ntimeout: 9000h");
+    size_without_unit: listener("bind: 127.0.0.1:80\nlimits: { header_bytes: 65536 }\nroutes: [{ to: articles }]");
+    size_out_of_range: listener("bind: 127.0.0.1:80\nlimits: { header_bytes: 1KiB }\nroutes: [{ to: articles }]");
+    share_out_of_range: upstream("endpoints: [127.0.0.1:1]\nlimits: { retry_budget: 120% }");
+    rate_without_unit: upstream("endpoints: [127.0.0.1:1]\nlimits: { retry_budget: { floor: 3 } }");
+    zero_for_unlimited: upstream("endpoints: [127.0.0.1:1]\nlimits: { connections: 0 }");
+    number_out_of_range: top("runtime: { workers: 1000 }");
+    word_with_a_slip: listener("bind: 127.0.0.1:80\nprotocol: htpp\nroutes: [{ to: articles }]");
+    list_for_a_value: route("to: articles\ntimeout: [1s]");
+    nothing_for_a_value: route("to: articles\ntimeout:");
+    bind_without_port: listener("bind: 127.0.0.1\nroutes: [{ to: articles }]");
+    endpoint_by_name: upstream("endpoints: [articles.internal:5001]");
+    discovery_without_port: upstream("discover: dns://articles.internal");
+    discovery_of_an_address: upstream("discover: dns://10.0.0.1:80");
+    unset_variable: listener("bind: \"${HOST}:80\"\nroutes: [{ to: articles }]");
+    expanded_value: listener("bind: \"127.0.0.1:${PORT}0\"\nroutes: [{ to: articles }]");
+    buckets_that_descend: top("metrics: { buckets: [1s, 500ms] }");
+    backoff_that_descends: route("to: articles\nretry: { backoff: 1s..25ms }");
+    drain_delay_beyond_its_deadline: top("runtime: { drain: { delay: 40s } }");
+    bad_name: "listeners: { \"my listener\": { bind: 127.0.0.1:80, routes: [{ respond: 404 }] } }\n";
+}
+
+// Routes and upstreams.
+told! {
+    unknown_upstream: route("to: { articels: 95, articles-canary: 5 }");
+    weights_of_zero: route("to: { articles: 0, articles-canary: 0 }");
+    two_actions: route("to: articles\nrespond: { status: 404 }");
+    no_action: route("match: { path: /x }");
+    path_and_grpc: route("match: { path: /x, grpc: blog.Articles }\nto: articles");
+    endpoints_and_discover: upstream("endpoints: [127.0.0.1:1]\ndiscover: dns://articles:80");
+    neither_endpoints_nor_discover: upstream("connect_timeout: 1s");
+    same_endpoint_twice: upstream("endpoints: [127.0.0.1:1, { address: 127.0.0.1:1, weight: 3 }]");
+    regex_that_does_not_compile: route("match: { path: { regex: \"^/v(\" } }\nto: articles");
+    regex_that_is_too_large: route("match: { path: { regex: '(\\w{500}){50}' } }\nto: articles");
+    star_inside_a_path: route("match: { path: /a/*/b }\nto: articles");
+    path_with_a_query: route("match: { path: \"/a?x=1\" }\nto: articles");
+    host_with_a_port: route("match: { host: \"articles:80\" }\nto: articles");
+    method_in_lower_case: route("match: { method: get }\nto: articles");
+    prefix_without_a_rest: route("match: { path: /old }\nto: articles\nrewrite: { prefix: /new }");
+    redirect_to_nowhere: route("redirect: { status: 301 }");
+    body_where_none_may_be: route("respond: { status: 204, body: hello }");
+    hop_by_hop_header: route("to: articles\nrequest_headers: { set: { connection: close, Host: a }, remove: [te] }");
+    header_that_is_none: route("to: articles\nrequest_headers: { set: { \"x y\": \"a\\nb\" } }");
+    per_try_beyond_timeout: route("to: articles\ntimeout: 1s\nretry: { when: per-try-timeout, per_try: 2s }");
+    retry_word_with_a_slip: route("to: articles\nretry: { when: [gateway_error, 200, { grpc: unavailabel }] }");
+    retry_off: route("to: articles\nretry: off");
+    attempts_of_zero: route("to: articles\nretry: { attempts: 0 }");
+    duplicate_route_names: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { name: a, match: { path: /a }, respond: 404 }\n      - { name: a, respond: 404 }\n";
+    duplicate_bind: "admin: 0.0.0.0:80\nlisteners:\n  o: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] }\n  p: { bind: \"127.0.0.1:80\", routes: [{ respond: 404 }] }\n";
+    tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s }\n  - respond: 404");
+    no_routes: listener("bind: 127.0.0.1:80\nroutes: []");
+    no_listeners: "service: orders\n";
+    mistake_in_defaults: format!("defaults: {{ route: {{ timeout: 2, to: articles }}, upstream: {{ pool: {{ idl: 3s }} }} }}\n{}", route("to: articles"));
+}
+
+// Warnings.
+told! {
+    retries_that_do_not_fit: route("to: articles\ntimeout: 2s\nretry: { when: per-try-timeout, per_try: 800ms }");
+    retries_that_never_fire: route("{ match: { method: POST }, to: articles, retry: { when: [reset, per-try-timeout] } }");
+    one_attempt: route("to: articles\nretry: { when: reset, attempts: 1 }");
+    retry_of_a_reply: route("respond: 404\nretry: { when: reset }");
+    unsafe_retries: route("to: articles\nretry: { when: gateway-error, methods: [GET, POST] }");
+    shadowed_route: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { match: { path: \"/v2/*\" }, respond: 404 }\n      - { match: { path: /v3, method: GET }, respond: 404 }\n      - { name: late, match: { path: /v2/x, method: GET }, respond: 404 }\n";
+    unused_upstream: route("to: articles");
+    long_pool_idle: upstream("endpoints: [127.0.0.1:1]\npool: { idle: 60s }");
+    long_drain: top("runtime: { drain: { deadline: 1m } }");
+    open_admin: top("admin: 0.0.0.0:9901");
+    connect_outlasts_timeout: format!("defaults: {{ route: {{ timeout: 1s }} }}\n{}", upstream("endpoints: [127.0.0.1:1]\nconnect_timeout: 3s"));
+}
+
+#[test]
+fn ten_faults_in_one_file_are_ten_findings() {
+    let text = "\
+service: yes
+admin: 127.0.0.1
+compat: linkerd
+listeners:
+  outbound:
+    bind: 127.0.0.1:8080
+    routes:
+      - to: artcles
+        timeout: 2
+        hedge: { after: p95 }
+        retry: { attempts: 30 }
+      - { to: articles, respond: 404 }
+upstreams:
+  articles:
+    discover: dns://articles
+    pools: {}
+";
+    let loaded = load(text);
+    let codes: Vec<&str> = loaded.diagnostics.iter().map(|found| found.code).collect();
+    assert_eq!(
+        codes,
+        [
+            "needs-quotes",
+            "bad-value",
+            "bad-value",
+            "unknown-upstream",
+            "missing-unit",
+            "unsupported-key",
+            "out-of-range",
+            "exclusive-keys",
+            "bad-value",
+            "unknown-key"
+        ]
+    );
+    assert!(loaded.config.is_none());
+}
+
+#[test]
+fn a_mistake_in_defaults_is_told_once() {
+    let items: String =
+        (0..50).map(|i| format!("  u{i}: {{ endpoints: [127.0.0.1:1] }}\n")).collect();
+    let text =
+        format!("{}upstreams:\n{items}", top("defaults: { upstream: { connect_timeout: 3 } }"));
+    let errors = load(&text).diagnostics.into_iter().filter(|d| d.severity == Severity::Error);
+    let paths: Vec<String> = errors.map(|error| error.path).collect();
+    assert_eq!(paths, ["defaults.upstream.connect_timeout"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_finding() {
+    let missing = load_file(std::path::Path::new("/nonexistent/outrigger.yaml"));
+    assert!(missing.config.is_none());
+    let text = render(&missing.diagnostics, &missing.source, false);
+    assert!(text.contains("No such file"), "{text}");
+    assert!(text.contains("/nonexistent/outrigger.yaml"), "{text}");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), b"a: 1\nb: \xff\n").unwrap();
+    let text = load_file(file.path()).diagnostics.remove(0).message;
+    assert_eq!(text, "the file is no UTF-8 text: see line 2");
+}
+
+#[test]
+fn json_carries_places_and_paths() {
+    let loaded = load(&route("to: articles\ntimeout: 2\nrespond: 404"));
+    let text = render_json(&loaded.diagnostics, &loaded.source);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json[0]["path"], "listeners.outbound.routes[0].timeout");
+    assert_eq!(json[0]["place"]["line"], 6);
+    assert_eq!(json[0]["place"]["column"], 18);
+    assert_eq!(json[1]["code"], "exclusive-keys");
+    assert_eq!(json[1]["related"][0]["place"]["line"], 5);
+}
+
+#[test]
+fn many_findings_are_cut_short() {
+    let keys: String = (0..300).map(|i| format!("unknown{i}: 1\n")).collect();
+    let text = findings(&top(&keys));
+    assert!(text.contains("… and 200 more"), "{text}");
+    assert!(text.ends_with("outrigger.yaml: 300 errors, 0 warnings\n"), "{text}");
+}
