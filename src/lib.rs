@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod base;
 pub mod config;
+pub mod control;
 pub mod discovery;
 pub mod io;
 pub mod metrics;

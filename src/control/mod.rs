@@ -1,0 +1,338 @@
+//! The control path: from a file to what is in force.
+//!
+//! `config::load` reads and checks the file, [`compile`] turns it into runtime types, [`Control::apply`] binds what is
+//! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
+//! upstreams. All of it runs on the control thread, apart from the workers.
+
+mod compile;
+mod listen;
+mod resolve;
+pub mod watch;
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::base::drain::OpenCount;
+use crate::config::{Config, Loaded};
+use crate::metrics::Metrics;
+use crate::proxy::Command;
+use crate::snapshot::{Snapshot, SnapshotCell};
+
+pub use listen::{Bound, Listeners};
+pub use resolve::{Managed, Upstreams};
+
+/// Why a configuration did not take force. The one before is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The file has errors; the text shows each with its place.
+    #[error("{0}")]
+    Refused(String),
+    /// An address could not be bound.
+    #[error("listener {listener}: cannot bind {address}: {error}")]
+    Bind {
+        /// The listener's name.
+        listener: String,
+        /// What was asked for.
+        address: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The resolver could not be set up.
+    #[error("upstream {upstream}: {error}")]
+    Resolver {
+        /// The upstream's name.
+        upstream: String,
+        /// Why.
+        error: String,
+    },
+    /// A part that `check` should have refused; names it.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What a reload has changed, for the log and for whoever asked for it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The number now in force.
+    pub generation: u64,
+    /// Listeners that were bound.
+    pub listeners_bound: Vec<String>,
+    /// Listeners whose sockets were closed.
+    pub listeners_closed: Vec<String>,
+    /// Upstreams that are new or were changed.
+    pub upstreams_changed: Vec<String>,
+    /// Upstreams that are gone.
+    pub upstreams_removed: Vec<String>,
+    /// Keys whose change takes force only with a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// The control thread's state.
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    snapshots: Arc<SnapshotCell>,
+    workers: Vec<mpsc::Sender<Command>>,
+    /// Every family.
+    pub metrics: Metrics,
+    inbound: OpenCount,
+    outbound: OpenCount,
+    config: RefCell<Rc<Config>>,
+    effective: RefCell<String>,
+    listeners: RefCell<Listeners>,
+    upstreams: RefCell<Upstreams>,
+    last_error: RefCell<Option<String>>,
+    started: Instant,
+    draining: Cell<bool>,
+    drain_requested: tokio::sync::Notify,
+}
+
+/// How long readiness waits for discovery: an upstream that cannot be looked up must not keep all others from traffic.
+const WARM_UP: Duration = Duration::from_secs(10);
+
+impl Control {
+    /// Takes over with nothing in force; [`Control::apply`] gives it the first configuration.
+    pub fn new(
+        path: PathBuf,
+        first: Rc<Config>,
+        metrics: Metrics,
+        open: (OpenCount, OpenCount),
+        workers: Vec<mpsc::Sender<Command>>,
+        snapshots: Arc<SnapshotCell>,
+    ) -> Rc<Self> {
+        let upstreams = Upstreams::new(metrics.clone());
+        Rc::new(Self {
+            path,
+            snapshots,
+            workers,
+            metrics,
+            inbound: open.0,
+            outbound: open.1,
+            config: RefCell::new(first),
+            effective: RefCell::default(),
+            listeners: RefCell::default(),
+            upstreams: RefCell::new(upstreams),
+            last_error: RefCell::default(),
+            started: Instant::now(),
+            draining: Cell::new(false),
+            drain_requested: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// Reads the file again and puts it in force, or keeps what is. Logs and counts either way.
+    ///
+    /// # Errors
+    /// Why the file was refused.
+    pub async fn reload(&self) -> Result<Applied, ApplyError> {
+        let loaded = crate::config::load_file(&self.path);
+        let result = self.take(loaded).await;
+        let process = &self.metrics.process;
+        match &result {
+            Ok(applied) => {
+                process.reloads.inc();
+                process.last_reload_ok.set(1);
+                self.last_error.replace(None);
+                tracing::info!(
+                    generation = applied.generation, bound = ?applied.listeners_bound,
+                    closed = ?applied.listeners_closed, upstreams_changed = ?applied.upstreams_changed,
+                    upstreams_removed = ?applied.upstreams_removed, needs_restart = ?applied.needs_restart,
+                    "configuration in force"
+                );
+            }
+            Err(error) => {
+                process.reload_failures.inc();
+                process.last_reload_ok.set(0);
+                self.last_error.replace(Some(error.to_string()));
+                tracing::error!(
+                    generation = self.snapshots.generation(), %error,
+                    "configuration refused, the one before stays in force"
+                );
+            }
+        }
+        result
+    }
+
+    async fn take(&self, loaded: Loaded) -> Result<Applied, ApplyError> {
+        let refused = || crate::config::render(&loaded.diagnostics, &loaded.source, false);
+        let Some(config) = loaded.config.as_ref() else {
+            return Err(ApplyError::Refused(refused()));
+        };
+        let before = Rc::clone(&self.config.borrow());
+        let mut applied = self.apply(Rc::new(config.clone())).await?;
+        applied.needs_restart = needs_restart(&before, config);
+        self.effective.replace(loaded.effective_yaml());
+        Ok(applied)
+    }
+
+    /// Puts a valid configuration in force: all of it, or, on an error, nothing.
+    ///
+    /// # Errors
+    /// An address that cannot be bound, or a resolver that cannot be set up.
+    pub async fn apply(&self, config: Rc<Config>) -> Result<Applied, ApplyError> {
+        let upstreams = self.upstreams.borrow().plan(&config)?;
+        let listeners = self.listeners.borrow().plan(&config, self.workers.len())?;
+        let generation = self.snapshots.generation() + 1;
+        let snapshot = compile::snapshot(
+            &config,
+            generation,
+            &upstreams,
+            &self.metrics,
+            &self.snapshots.load(),
+        )?;
+        // From here on nothing fails.
+        let mut applied = Applied { generation, ..Applied::default() };
+        let before = self.snapshots.load();
+        self.upstreams.borrow_mut().commit(upstreams, &mut applied);
+        self.snapshots.apply(snapshot);
+        let commands = self.listeners.borrow_mut().commit(listeners, &mut applied);
+        for (worker, commands) in self.workers.iter().zip(commands) {
+            for command in commands {
+                // A worker that is gone has ended the process already.
+                let _gone = worker.send(command).await;
+            }
+        }
+        forget_series(&self.metrics, &before, &self.snapshots.load());
+        self.config.replace(config);
+        self.metrics.process.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        Ok(applied)
+    }
+
+    /// Keeps the text that `/config` shows.
+    pub fn set_effective(&self, text: String) {
+        self.effective.replace(text);
+    }
+
+    /// Every value in force, with its origin.
+    pub fn effective(&self) -> String {
+        self.effective.borrow().clone()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Rc<Config> {
+        Rc::clone(&self.config.borrow())
+    }
+
+    /// The number in force.
+    pub fn generation(&self) -> u64 {
+        self.snapshots.generation()
+    }
+
+    /// Why the newest file is not in force, if it is not.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.borrow().clone()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Bound listeners.
+    pub fn bound(&self) -> Vec<Bound> {
+        self.listeners.borrow().bound()
+    }
+
+    /// Looks at every upstream.
+    pub fn with_upstreams<T>(&self, look: impl FnOnce(&Upstreams) -> T) -> T {
+        look(&self.upstreams.borrow())
+    }
+
+    /// Why new traffic should not come here yet, or any more; `None`: it may.
+    pub fn not_ready(&self) -> Option<String> {
+        if self.draining.get() {
+            return Some("draining".to_owned());
+        }
+        if self.started.elapsed() >= WARM_UP {
+            return None;
+        }
+        let waiting = self.upstreams.borrow().unresolved();
+        (!waiting.is_empty()).then(|| format!("waiting for endpoints of {}", waiting.join(", ")))
+    }
+
+    /// Asks for a drain, as SIGTERM does.
+    pub fn request_drain(&self) {
+        self.drain_requested.notify_one();
+    }
+
+    /// Waits until a drain was asked for.
+    pub async fn drain_requested(&self) {
+        self.drain_requested.notified().await;
+    }
+
+    /// Ends all traffic: readiness fails at once; after `drain.delay` inbound connections end, then outbound ones, which
+    /// the application still needs to answer; at `drain.deadline`, counted from now, what is left is cut off.
+    ///
+    /// Returns true when everything had ended before the deadline.
+    pub async fn drain(&self) -> bool {
+        let runtime = self.config().runtime.clone();
+        self.draining.set(true);
+        self.metrics.process.draining.set(1);
+        let deadline = Instant::now() + runtime.drain_deadline;
+        tracing::info!(
+            inbound = self.inbound.get(),
+            outbound = self.outbound.get(),
+            delay_ms = u64::try_from(runtime.drain_delay.as_millis()).unwrap_or(u64::MAX),
+            "draining"
+        );
+        let ending = async {
+            tokio::time::sleep(runtime.drain_delay).await;
+            self.tell_all(true).await;
+            self.inbound.all_ended().await;
+            self.tell_all(false).await;
+            self.outbound.all_ended().await;
+        };
+        let ended = tokio::time::timeout_at(deadline, ending).await.is_ok();
+        let (inbound, outbound) = (self.inbound.get(), self.outbound.get());
+        if ended {
+            tracing::info!("drained");
+        } else {
+            tracing::warn!(inbound, outbound, "drain deadline passed, cutting off what is left");
+        }
+        ended
+    }
+
+    async fn tell_all(&self, inbound: bool) {
+        for worker in &self.workers {
+            let _gone = worker.send(Command::Drain { inbound }).await;
+        }
+    }
+}
+
+/// What a running process cannot change.
+fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("admin", before.admin != after.admin),
+        ("runtime.workers", before.runtime.workers != after.runtime.workers),
+        ("access_log.to", before.access_log.to != after.access_log.to),
+        ("metrics.buckets", before.metrics != after.metrics),
+        ("dns", before.dns != after.dns),
+    ];
+    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}
+
+/// Drops the series of listeners, routes and upstreams that are no more, so that churn cannot grow `/metrics`.
+fn forget_series(metrics: &Metrics, before: &Snapshot, after: &Snapshot) {
+    for old in &before.listeners {
+        let names = old.routes.iter().map(|route| &*route.name);
+        match after.listener(&old.name) {
+            None => metrics.downstream.forget_listener(&old.name, names),
+            Some(new) => {
+                let kept = |name: &str| new.routes.iter().any(|route| &*route.name == name);
+                for name in names.filter(|name| !kept(name)) {
+                    metrics.downstream.forget_route(&old.name, name);
+                }
+            }
+        }
+    }
+    let kept = |name: &str| after.upstreams.iter().any(|upstream| &*upstream.name == name);
+    for old in before.upstreams.iter().filter(|old| !kept(&old.name)) {
+        let suppressed = compile::suppressed_words();
+        metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
+    }
+}

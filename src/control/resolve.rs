@@ -1,0 +1,256 @@
+//! Upstreams and where their endpoints come from: carried over a reload where nothing about them changed.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::balance::endpoint_set::EndpointSet;
+use crate::base::rng::Rng;
+use crate::config::{self, Discover};
+use crate::discovery::dns::{Dns, Resolver, TtlRange};
+use crate::discovery::{self, ErrorKind, Provider, ProviderStatus, Subscription};
+use crate::metrics::Metrics;
+use crate::upstream::Upstream;
+
+use super::{Applied, ApplyError, compile};
+
+/// The upstreams in force, by name.
+#[derive(Debug)]
+pub struct Upstreams {
+    metrics: Metrics,
+    managed: BTreeMap<String, Rc<Managed>>,
+    /// One for the process, made with the first name that has to be looked up.
+    resolver: Option<Arc<Resolver>>,
+}
+
+/// An upstream, what it was made from, and the task that keeps its endpoints up to date.
+#[derive(Debug)]
+pub struct Managed {
+    /// As it was written.
+    pub config: config::Upstream,
+    /// As it runs.
+    pub upstream: Arc<Upstream>,
+    /// Where discovery stands; `None` for written endpoints.
+    pub status: Option<Arc<ProviderStatus>>,
+    follow: Option<AbortHandle>,
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        if let Some(follow) = &self.follow {
+            follow.abort();
+        }
+    }
+}
+
+/// What a reload will do to the upstreams. Nothing has happened yet.
+#[derive(Debug)]
+pub(super) struct Plan {
+    planned: BTreeMap<String, Planned>,
+    order: Vec<String>,
+    resolver: Option<Arc<Resolver>>,
+}
+
+#[derive(Debug)]
+enum Planned {
+    /// Unchanged.
+    Keep(Rc<Managed>),
+    /// The same upstream with other endpoints.
+    Rediscover { from: Rc<Managed>, config: config::Upstream, dns: Option<Dns> },
+    /// New, or changed in more than its endpoints.
+    Make { upstream: Arc<Upstream>, config: config::Upstream, dns: Option<Dns> },
+}
+
+impl Plan {
+    /// The upstream of that name, as it will be.
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.planned.get(name).map(Planned::upstream)
+    }
+
+    /// All of them, in the order of the file.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.order.iter().filter_map(|name| self.get(name))
+    }
+}
+
+impl Planned {
+    fn upstream(&self) -> &Arc<Upstream> {
+        match self {
+            Self::Keep(managed) | Self::Rediscover { from: managed, .. } => &managed.upstream,
+            Self::Make { upstream, .. } => upstream,
+        }
+    }
+}
+
+impl Upstreams {
+    /// None yet.
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { metrics, managed: BTreeMap::new(), resolver: None }
+    }
+
+    /// Compares the configuration with what is in force.
+    pub(super) fn plan(&self, config: &config::Config) -> Result<Plan, ApplyError> {
+        let mut resolver = self.resolver.clone();
+        let mut planned = BTreeMap::new();
+        for wanted in &config.upstreams {
+            let plan = match self.managed.get(&wanted.name) {
+                Some(managed) if managed.config == *wanted => Planned::Keep(Rc::clone(managed)),
+                Some(managed) if same_policy(&managed.config, wanted) => Planned::Rediscover {
+                    from: Rc::clone(managed),
+                    config: wanted.clone(),
+                    dns: dns_of(wanted, &config.dns, &mut resolver)?,
+                },
+                _ => Planned::Make {
+                    upstream: Arc::new(compile::upstream(wanted, &self.metrics)),
+                    config: wanted.clone(),
+                    dns: dns_of(wanted, &config.dns, &mut resolver)?,
+                },
+            };
+            planned.insert(wanted.name.clone(), plan);
+        }
+        let order = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        Ok(Plan { planned, order, resolver })
+    }
+
+    /// Does it: starts and ends discovery, publishes written endpoints.
+    pub(super) fn commit(&mut self, plan: Plan, applied: &mut Applied) {
+        self.resolver = plan.resolver;
+        let mut before = std::mem::take(&mut self.managed);
+        for (name, planned) in plan.planned {
+            let old = before.remove(&name);
+            let managed = match planned {
+                Planned::Keep(managed) => managed,
+                Planned::Rediscover { from, config, dns } => {
+                    applied.upstreams_changed.push(name.clone());
+                    Rc::new(self.start(config, Arc::clone(&from.upstream), dns))
+                }
+                Planned::Make { upstream, config, dns } => {
+                    applied.upstreams_changed.push(name.clone());
+                    if let Some(old) = old {
+                        old.upstream.retire();
+                    }
+                    Rc::new(self.start(config, upstream, dns))
+                }
+            };
+            self.managed.insert(name, managed);
+        }
+        for (name, old) in before {
+            old.upstream.retire();
+            applied.upstreams_removed.push(name);
+        }
+    }
+
+    fn start(
+        &self,
+        config: config::Upstream,
+        upstream: Arc<Upstream>,
+        dns: Option<Dns>,
+    ) -> Managed {
+        if let Discover::Endpoints(specs) = &config.discover {
+            publish(&upstream, specs);
+            return Managed { config, upstream, status: None, follow: None };
+        }
+        let Some(dns) = dns else {
+            return Managed { config, upstream, status: None, follow: None };
+        };
+        let subscription = discovery::spawn(Provider::Dns(dns), Rng::from_entropy());
+        let status = Arc::clone(&subscription.status);
+        let follow = tokio::task::spawn_local(follow(subscription, Arc::clone(&upstream)));
+        Managed { config, upstream, status: Some(status), follow: Some(follow.abort_handle()) }
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Managed>> {
+        self.managed.values()
+    }
+
+    /// Names of those whose endpoints are not known yet.
+    pub(super) fn unresolved(&self) -> Vec<&str> {
+        self.managed
+            .iter()
+            .filter(|(_, managed)| !managed.upstream.is_resolved())
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
+
+    /// Brings the discovery metrics up to date; called before each scrape.
+    pub fn refresh_metrics(&self, now: Instant) {
+        for managed in self.iter() {
+            let Some(status) = &managed.status else { continue };
+            let metrics = &managed.upstream.metrics;
+            let stale = if status.is_stale() { status.staleness(now).as_secs() } else { 0 };
+            metrics.staleness.set(i64::try_from(stale).unwrap_or(i64::MAX));
+            raise(&metrics.updates, status.updates());
+            for kind in ErrorKind::ALL {
+                let counter =
+                    self.metrics.upstream.discovery_errors(&managed.upstream.name, kind.word());
+                raise(&counter, status.errors(*kind));
+            }
+        }
+    }
+}
+
+/// Raises a counter to what the provider has counted.
+fn raise(counter: &prometheus::IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
+}
+
+/// The label values of `discovery_errors_total`.
+pub(super) fn error_words() -> Vec<&'static str> {
+    ErrorKind::ALL.iter().map(|kind| kind.word()).collect()
+}
+
+/// True where only the source of endpoints differs: connections, budgets and counts stay.
+fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
+    let without_source = |upstream: &config::Upstream| config::Upstream {
+        discover: Discover::Endpoints(Vec::new()),
+        ..upstream.clone()
+    };
+    without_source(a) == without_source(b)
+}
+
+fn dns_of(
+    upstream: &config::Upstream,
+    dns: &config::Dns,
+    resolver: &mut Option<Arc<Resolver>>,
+) -> Result<Option<Dns>, ApplyError> {
+    let Discover::Dns { host, port } = &upstream.discover else { return Ok(None) };
+    let failed = |error: discovery::dns::ResolverError| ApplyError::Resolver {
+        upstream: upstream.name.clone(),
+        error: error.to_string(),
+    };
+    let resolver = match resolver {
+        Some(resolver) => Arc::clone(resolver),
+        None => {
+            let made = Arc::new(Resolver::new(&dns.servers, &dns.search).map_err(failed)?);
+            Arc::clone(resolver.insert(made))
+        }
+    };
+    let ttl = TtlRange::new(dns.ttl.0, dns.ttl.1);
+    Dns::new(host, *port, ttl, resolver).map(Some).map_err(failed)
+}
+
+fn publish(upstream: &Upstream, specs: &[crate::base::endpoint::EndpointSpec]) {
+    let set = EndpointSet::build(specs, Some(&upstream.endpoints()), Instant::now());
+    upstream.publish(set);
+}
+
+/// Publishes what discovery finds, until it is dropped.
+async fn follow(mut subscription: Subscription, upstream: Arc<Upstream>) {
+    loop {
+        let found = subscription.updates.borrow_and_update().clone();
+        if found.answered {
+            publish(&upstream, &found.endpoints);
+            tracing::info!(
+                upstream = %upstream.name, source = %found.source, endpoints = found.endpoints.len(),
+                "endpoints changed"
+            );
+        }
+        if subscription.updates.changed().await.is_err() {
+            return;
+        }
+    }
+}
