@@ -23,8 +23,9 @@
 //! # The bound
 //!
 //! For up to 1 024 routes, whatever tells them apart by literals, alone or together, a lookup costs two or
-//! three set operations per column and one or two full matches: 1 000 routes take 1 to 2 times what 10
-//! take (`benches/route.rs`: 50–130 ns for 10, 70–240 ns for 1 000). Larger tables cost that per 1 024
+//! three set operations per column and one or two full matches. Measured by `benches/route.rs`: 1 000
+//! routes take 1.1 to 2.5 times what 10 take (50–190 ns for 10, 70–240 ns for 1 000 on a quiet core), most
+//! of the difference being memory to fetch. Larger tables cost that for each 1 024
 //! routes before the one that matches. No lookup allocates, but for an escaped query value beyond 256
 //! bytes.
 //!
