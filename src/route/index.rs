@@ -349,3 +349,6 @@ where
         .collect();
     (columns, (!others.is_empty()).then_some(NameColumn { silent, rows: others }))
 }
+
+#[cfg(test)]
+mod tests;

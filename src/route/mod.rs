@@ -23,15 +23,16 @@
 //! # The bound
 //!
 //! For up to 1 024 routes, whatever tells them apart by literals, alone or together, a lookup costs two or
-//! three set operations per column and one or two full matches: 1 000 routes take 1 to 2 times what 10
-//! take (`benches/route.rs`: 50–130 ns for 10, 70–240 ns for 1 000). Larger tables cost that per 1 024
+//! three set operations per column and one or two full matches. Measured by `benches/route.rs`: 1 000
+//! routes take 1.1 to 2.5 times what 10 take (50–190 ns for 10, 70–240 ns for 1 000 on a quiet core), most
+//! of the difference being memory to fetch. Larger tables cost that for each 1 024
 //! routes before the one that matches. No lookup allocates, but for an escaped query value beyond 256
 //! bytes.
 //!
 //! Linear, at some 5–15 ns each, remains what has no literal to look up, among the routes that the other
 //! columns let through: regular expressions that need no text of two bytes (`^/[a-z]+/[0-9]+$`), and
 //! conditions on the values of headers and parameters beyond the four. An expression with such a text is
-//! asked only where the text occurs; a thousand of them take 4 to 7 times what ten take when each is
+//! asked only where the text occurs; a thousand of them take 3 to 7 times what ten take when each is
 //! asked in its turn, since every expression has an automaton of its own to fetch from memory.
 
 mod explain;
