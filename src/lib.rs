@@ -1,6 +1,9 @@
 //! outrigger: a sidecar proxy.
 
+pub mod admin;
+pub mod app;
 pub mod balance;
+
 pub mod base;
 pub mod config;
 pub mod control;

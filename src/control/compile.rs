@@ -83,9 +83,7 @@ fn compile_listener(
         connections: before
             .listener(name)
             .map_or_else(Arc::default, |before| Arc::clone(&before.connections)),
-        table: route::RouteTable::new(
-            listener.routes.iter().map(|route| compile_match(&route.matches)).collect(),
-        ),
+        table: compile_table(listener)?,
         routes,
         metrics: metrics.downstream.listener(name),
         unrouted: metrics.downstream.route(name, UNROUTED),
@@ -183,8 +181,18 @@ fn compile_retry(retry: &config::Retry) -> RetryPolicy {
     }
 }
 
-fn compile_match(wanted: &config::RouteMatch) -> route::RouteMatch {
-    route::RouteMatch {
+fn compile_table(listener: &config::Listener) -> Result<route::RouteTable, ApplyError> {
+    let matches = listener.routes.iter().map(|route| {
+        compile_match(&route.matches).map_err(|error| {
+            let (route, listener) = (&route.name, &listener.name);
+            ApplyError::Invalid(format!("route {route} of listener {listener}: {error}"))
+        })
+    });
+    Ok(route::RouteTable::new(matches.collect::<Result<_, _>>()?))
+}
+
+fn compile_match(wanted: &config::RouteMatch) -> Result<route::RouteMatch, route::PathError> {
+    Ok(route::RouteMatch {
         host: wanted
             .host
             .iter()
@@ -193,14 +201,7 @@ fn compile_match(wanted: &config::RouteMatch) -> route::RouteMatch {
                 config::HostPattern::Suffix(name) => route::HostPattern::Suffix(name.clone()),
             })
             .collect(),
-        path: wanted.path.as_ref().map(|path| match path {
-            config::PathPattern::Exact(path) => route::PathPattern::Exact(path.clone()),
-            config::PathPattern::Prefix(path) => route::PathPattern::Prefix(path.clone()),
-            config::PathPattern::Template { segments, rest } => {
-                route::PathPattern::Template { segments: segments.clone(), rest: *rest }
-            }
-            config::PathPattern::Regex(regex) => route::PathPattern::Regex(regex.clone()),
-        }),
+        path: wanted.path.as_ref().map(compile_path).transpose()?,
         grpc: wanted.grpc.as_ref().map(|grpc| route::GrpcMatch {
             service: grpc.service.clone(),
             method: grpc.method.clone(),
@@ -216,7 +217,20 @@ fn compile_match(wanted: &config::RouteMatch) -> route::RouteMatch {
             .iter()
             .map(|(name, value)| (name.clone(), compile_value(value)))
             .collect(),
+    })
+}
+
+/// Written paths take the form that requests are brought into, or they would never match.
+fn compile_path(path: &config::PathPattern) -> Result<route::PathPattern, route::PathError> {
+    match path {
+        config::PathPattern::Exact(path) => route::PathPattern::Exact(path.clone()),
+        config::PathPattern::Prefix(path) => route::PathPattern::Prefix(path.clone()),
+        config::PathPattern::Template { segments, rest } => {
+            route::PathPattern::Template { segments: segments.clone(), rest: *rest }
+        }
+        config::PathPattern::Regex(regex) => route::PathPattern::Regex(regex.clone()),
     }
+    .normalised()
 }
 
 fn compile_value(value: &config::ValueMatch) -> route::ValueMatch {

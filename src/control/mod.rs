@@ -251,7 +251,8 @@ impl Control {
         if self.started.elapsed() >= WARM_UP {
             return None;
         }
-        let waiting = self.upstreams.borrow().unresolved();
+        let upstreams = self.upstreams.borrow();
+        let waiting = upstreams.unresolved();
         (!waiting.is_empty()).then(|| format!("waiting for endpoints of {}", waiting.join(", ")))
     }
 

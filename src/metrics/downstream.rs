@@ -83,13 +83,6 @@ impl DownstreamFamilies {
         }
         let _absent = self.duration.remove_label_values(&[listener, route]);
     }
-
-    /// Requests of all routes: answered, answered below 500, and the quantile `q` of their duration in seconds over
-    /// the slowest route (for the summary of `demo`).
-    pub fn summary(route: &RouteMetrics, q: f64) -> (u64, u64, f64) {
-        let all: u64 = route.requests.iter().map(IntCounter::get).sum();
-        (all, all - route.requests[4].get(), super::quantile(&route.duration, q))
-    }
 }
 
 /// The handles of one listener.
@@ -138,5 +131,11 @@ impl RouteMetrics {
         };
         self.requests[class].inc();
         self.duration.observe(seconds);
+    }
+
+    /// Requests answered so far, and those of them answered below 500.
+    pub fn totals(&self) -> (u64, u64) {
+        let all = self.requests.iter().map(IntCounter::get).sum();
+        (all, all - self.requests[4].get())
     }
 }

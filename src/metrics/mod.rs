@@ -6,17 +6,19 @@
 pub mod downstream;
 pub mod names;
 pub mod process;
+mod summary;
 pub mod upstream;
 
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use process::ProcessMetrics;
+pub use summary::Summary;
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
 
 /// Every family of the process. Built once; families outlive configurations.
@@ -128,24 +130,4 @@ impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-/// The value of a histogram's quantile, by linear interpolation inside its bucket as PromQL does; 0 when it is empty.
-pub(crate) fn quantile(histogram: &Histogram, q: f64) -> f64 {
-    use prometheus::core::Metric;
-    let metric = histogram.metric();
-    let data = metric.get_histogram();
-    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-    let rank = q * data.get_sample_count() as f64;
-    let (mut below, mut lower) = (0.0, 0.0);
-    for bucket in data.get_bucket() {
-        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-        let cumulative = bucket.cumulative_count() as f64;
-        if cumulative >= rank && cumulative > below {
-            let share = (rank - below) / (cumulative - below);
-            return lower + (bucket.upper_bound() - lower) * share;
-        }
-        (below, lower) = (cumulative, bucket.upper_bound());
-    }
-    lower
 }

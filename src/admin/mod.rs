@@ -1,0 +1,272 @@
+//! The admin server: what is in force, how it is doing, and the few things that can be told to a running proxy.
+//!
+//! `/metrics`, `/ready` and `/live` answer everybody who reaches the address. All else, and everything that changes
+//! something, answers only peers on this machine, until `admin.token_file` is set: then whoever has the token.
+
+mod show;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use crate::base::address::Address;
+use crate::config::Admin;
+use crate::control::Control;
+
+/// Changes the level of the proxy's own log.
+pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String>>;
+
+/// A request that takes longer than this to send its head is cut off.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Admin requests have no body to speak of.
+const MAX_BODY: usize = 4096;
+
+/// Connections at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Rest after a failed accept, so that a lack of file descriptors does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A bound admin server.
+pub struct Server {
+    listener: Listener,
+    context: Rc<Context>,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+struct Context {
+    control: Rc<Control>,
+    settings: Admin,
+    set_log_level: SetLogLevel,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+enum Peer {
+    Ip(SocketAddr),
+    Unix,
+}
+
+impl Server {
+    /// Binds the address. An address in use is an error.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn bind(
+        settings: Admin,
+        control: Rc<Control>,
+        set_log_level: SetLogLevel,
+    ) -> std::io::Result<Self> {
+        let listener = match &settings.bind {
+            Address::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await?),
+            Address::Unix(path) => Listener::Unix(UnixListener::bind(path)?),
+        };
+        Ok(Self { listener, context: Rc::new(Context { control, settings, set_log_level }) })
+    }
+
+    /// Where it listens, with the port that the system chose.
+    pub fn address(&self) -> Address {
+        match &self.listener {
+            Listener::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| self.context.settings.bind.clone(), Into::into),
+            Listener::Unix(_) => self.context.settings.bind.clone(),
+        }
+    }
+
+    /// Serves until it is dropped.
+    pub async fn run(self) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        // The semaphore is never closed.
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let accepted = match &self.listener {
+                Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
+                    let context = Rc::clone(&self.context);
+                    drop(spawn_local(serve(context, TokioIo::new(stream), Peer::Ip(peer), place)));
+                }),
+                Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                    let context = Rc::clone(&self.context);
+                    drop(spawn_local(serve(context, TokioIo::new(stream), Peer::Unix, place)));
+                }),
+            };
+            if let Err(error) = accepted {
+                tracing::debug!(%error, "admin accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve<I>(context: Rc<Context>, io: I, peer: Peer, place: OwnedSemaphorePermit)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let service = service_fn(move |request| {
+        let context = Rc::clone(&context);
+        async move { Ok::<_, Infallible>(context.answer(peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(io, service);
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "admin connection ended");
+    }
+    drop(place);
+}
+
+impl Context {
+    async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let reading = matches!(parts.method, Method::GET | Method::HEAD);
+        match parts.uri.path() {
+            "/live" if reading => return text(StatusCode::OK, "live\n"),
+            "/ready" if reading => return self.ready(),
+            "/metrics" if reading => return self.metrics(),
+            _ => {}
+        }
+        if let Err(refusal) = self.authorise(peer, parts.headers.get(AUTHORIZATION)) {
+            return refusal;
+        }
+        let wanted = match parts.uri.path() {
+            "/" | "/config" | "/upstreams" | "/live" | "/ready" | "/metrics" => "GET",
+            "/reload" | "/drain" => "POST",
+            "/log-level" => "PUT",
+            _ => return text(StatusCode::NOT_FOUND, show::INDEX),
+        };
+        let allowed = match wanted {
+            "GET" => reading,
+            // `curl -d` says POST.
+            "PUT" => matches!(parts.method, Method::PUT | Method::POST),
+            _ => parts.method == Method::POST,
+        };
+        if !allowed {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {wanted}\n"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(wanted));
+            return response;
+        }
+        match parts.uri.path() {
+            "/config" => self.config(),
+            "/upstreams" => json(StatusCode::OK, &show::upstreams(&self.control)),
+            "/reload" => self.reload().await,
+            "/drain" => {
+                self.control.request_drain();
+                text(StatusCode::ACCEPTED, "draining\n")
+            }
+            "/log-level" => self.log_level(body).await,
+            _ => text(StatusCode::OK, show::INDEX),
+        }
+    }
+
+    /// Peers on this machine, or whoever has the token where one is set.
+    fn authorise(
+        &self,
+        peer: Peer,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<(), Response<Full<Bytes>>> {
+        let Some(path) = &self.settings.token_file else {
+            let local = match peer {
+                Peer::Ip(address) => address.ip().to_canonical().is_loopback(),
+                Peer::Unix => true,
+            };
+            let text_ =
+                "only peers on this machine may ask this: set admin.token_file to allow others\n";
+            return if local { Ok(()) } else { Err(text(StatusCode::FORBIDDEN, text_)) };
+        };
+        // Read each time: a rotated token counts at once, and none is kept in memory.
+        let Ok(token) = std::fs::read_to_string(path) else {
+            let refusal = "admin.token_file cannot be read\n";
+            return Err(text(StatusCode::INTERNAL_SERVER_ERROR, refusal));
+        };
+        let token = token.trim().as_bytes();
+        let given = authorization.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        if !token.is_empty() && given.is_some_and(|given| equal(given.trim_ascii(), token)) {
+            return Ok(());
+        }
+        let mut refusal = text(StatusCode::UNAUTHORIZED, "a bearer token is wanted\n");
+        refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        Err(refusal)
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        match self.control.not_ready() {
+            None => text(StatusCode::OK, "ready\n"),
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        self.control.with_upstreams(|upstreams| upstreams.refresh_metrics(Instant::now()));
+        match self.control.metrics.exposition() {
+            Ok(series) => {
+                let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                respond(StatusCode::OK, kind, series)
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+
+    fn config(&self) -> Response<Full<Bytes>> {
+        let kind = HeaderValue::from_static("application/yaml; charset=utf-8");
+        respond(StatusCode::OK, kind, show::config(&self.control))
+    }
+
+    async fn reload(&self) -> Response<Full<Bytes>> {
+        match self.control.reload().await {
+            Ok(applied) => json(StatusCode::OK, &show::applied(&applied)),
+            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        }
+    }
+
+    async fn log_level(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let body = Limited::new(body, MAX_BODY).collect().await;
+        let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n");
+        };
+        let level = String::from_utf8_lossy(&body);
+        match (self.set_log_level)(level.trim()) {
+            Ok(()) => text(StatusCode::OK, format!("log level is {}\n", level.trim())),
+            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        }
+    }
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    respond(status, HeaderValue::from_static("text/plain; charset=utf-8"), body)
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    respond(status, HeaderValue::from_static("application/json"), format!("{value:#}\n"))
+}
+
+fn respond(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,118 @@
+//! What the admin pages say.
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::base::units::format_duration;
+use crate::control::{Applied, Control, Managed};
+use crate::policy::limits::Resource;
+
+/// For `/` and for pages that do not exist.
+pub(super) const INDEX: &str = "\
+outrigger admin
+  GET  /metrics     Prometheus text
+  GET  /ready       200 when traffic may come
+  GET  /live        200 while the process runs
+  GET  /config      every value in force, with its origin
+  GET  /upstreams   each endpoint: address, state, in flight, latency, source
+  POST /reload      read the file again
+  POST /drain       end all traffic and exit
+  PUT  /log-level   error, warn, info, debug, trace, or a filter
+";
+
+/// The values in force, under a head that says which generation they are and where listeners are bound.
+pub(super) fn config(control: &Control) -> String {
+    let mut text = format!("# generation {}\n", control.generation());
+    if let Some(error) = control.last_error() {
+        text.push_str("# the newest file was refused:\n");
+        for line in error.lines() {
+            text.push_str(&format!("#   {line}\n"));
+        }
+    }
+    for bound in control.bound() {
+        text.push_str(&format!("# listener {} is bound to {}\n", bound.name, bound.address));
+    }
+    text.push_str(&control.effective());
+    text
+}
+
+/// What a reload has changed.
+pub(super) fn applied(applied: &Applied) -> Value {
+    json!({
+        "generation": applied.generation,
+        "listeners_bound": applied.listeners_bound,
+        "listeners_closed": applied.listeners_closed,
+        "upstreams_changed": applied.upstreams_changed,
+        "upstreams_removed": applied.upstreams_removed,
+        "needs_restart": applied.needs_restart,
+    })
+}
+
+/// Every upstream with its endpoints.
+pub(super) fn upstreams(control: &Control) -> Value {
+    let now = Instant::now();
+    control.with_upstreams(|upstreams| {
+        Value::Array(upstreams.iter().map(|managed| upstream(managed, now)).collect())
+    })
+}
+
+fn upstream(managed: &Managed, now: Instant) -> Value {
+    let upstream = &managed.upstream;
+    let limit = |resource| {
+        json!({
+            "current": upstream.limits.current(resource),
+            "maximum": upstream.limits.maximum(resource),
+        })
+    };
+    let source = match &managed.config.discover {
+        crate::config::Discover::Endpoints(_) => "endpoints".to_owned(),
+        crate::config::Discover::Dns { host, port } => format!("dns://{host}:{port}"),
+    };
+    let endpoints: Vec<Value> = upstream
+        .endpoints()
+        .members()
+        .iter()
+        .map(|member| {
+            let endpoint = &member.endpoint;
+            let latency = endpoint.latency(now).as_secs_f64() * 1e3;
+            json!({
+                "address": endpoint.address.to_string(),
+                "state": "ready",
+                "weight": member.weight,
+                "zone": endpoint.zone,
+                "labels": endpoint.labels,
+                "in_flight": endpoint.in_flight(),
+                "requests": endpoint.requests(),
+                "failures": endpoint.failures(),
+                "ewma_ms": (latency * 1e3).round() / 1e3,
+                "source": source,
+            })
+        })
+        .collect();
+    json!({
+        "name": &*upstream.name,
+        "resolved": upstream.is_resolved(),
+        "discovery": discovery(managed, &source, now),
+        "limits": {
+            "connections": limit(Resource::Connections),
+            "in_flight": limit(Resource::InFlight),
+            "pending": limit(Resource::Pending),
+        },
+        "endpoints": endpoints,
+    })
+}
+
+fn discovery(managed: &Managed, source: &str, now: Instant) -> Value {
+    let Some(status) = &managed.status else { return json!({ "source": source }) };
+    let error = status.last_error().map(|error| {
+        let age = now.saturating_duration_since(error.at);
+        json!({ "reason": error.kind.word(), "text": error.text, "age": format_duration(age) })
+    });
+    json!({
+        "source": source,
+        "state": status.standing().word(),
+        "age_seconds": status.staleness(now).as_secs(),
+        "updates": status.updates(),
+        "last_error": error,
+    })
+}

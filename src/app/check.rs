@@ -1,0 +1,73 @@
+//! Commands that look at a file and run nothing: `check`, `config`, `schema`.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use crate::config::{Loaded, Severity, load_file, render, render_json, schema as schema_of};
+
+use super::cli::{CheckArgs, EffectiveArgs, Format};
+use super::output;
+
+/// `outrigger check`.
+pub(super) fn check(args: &CheckArgs) -> ExitCode {
+    let mut valid = true;
+    for path in &args.configs {
+        let loaded = load_file(path);
+        valid &= loaded.config.is_some();
+        match args.format {
+            Format::Json => output::stdout(&format!("{}\n", findings_json(&loaded))),
+            Format::Text => {
+                output::stderr(&findings(&loaded));
+                output::stdout(&format!("{}: {}\n", path.display(), verdict(&loaded)));
+            }
+        }
+    }
+    if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `outrigger config --effective`.
+pub(super) fn config(args: &EffectiveArgs) -> ExitCode {
+    let loaded = load_file(&args.file.config);
+    output::stderr(&findings(&loaded));
+    if loaded.config.is_none() {
+        return ExitCode::FAILURE;
+    }
+    output::stdout(&loaded.effective_yaml());
+    ExitCode::SUCCESS
+}
+
+/// `outrigger schema`.
+pub(super) fn schema() -> ExitCode {
+    output::stdout(&format!("{:#}\n", schema_of()));
+    ExitCode::SUCCESS
+}
+
+/// Errors and warnings as people read them; in colour where a terminal does.
+pub(super) fn findings(loaded: &Loaded) -> String {
+    render(&loaded.diagnostics, &loaded.source, std::io::stderr().is_terminal())
+}
+
+fn findings_json(loaded: &Loaded) -> String {
+    render_json(&loaded.diagnostics, &loaded.source)
+}
+
+fn verdict(loaded: &Loaded) -> String {
+    let count =
+        |severity| loaded.diagnostics.iter().filter(|finding| finding.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let counted =
+        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    match &loaded.config {
+        None => format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
+        Some(config) => {
+            let routes = config.listeners.iter().map(|listener| listener.routes.len()).sum();
+            format!(
+                "valid, {}: {}, {}, {}",
+                counted(warnings, "warning"),
+                counted(config.listeners.len(), "listener"),
+                counted(routes, "route"),
+                counted(config.upstreams.len(), "upstream"),
+            )
+        }
+    }
+}
