@@ -77,3 +77,12 @@ fn a_file_is_bounded_in_size_nesting_and_values() {
 fn what_yaml_1_1_would_retype_is_no_key() {
     assert_eq!(codes("on: 1\n\"off\": 2\n"), ["needs-quotes"]);
 }
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_taken() {
+    let (root, out) = read("\u{feff}a: 1\r\nb:\r\n  c: \"2\"\r\n");
+    let root = root.unwrap();
+    assert_eq!(out, []);
+    assert_eq!(scalar(root.get("a").unwrap()), "1");
+    assert_eq!(scalar(root.get("b").and_then(|node| node.get("c")).unwrap()), "2");
+}
