@@ -14,8 +14,7 @@ RUN mkdir -p src benches \
 COPY . .
 # Newer than what the layer above left, else cargo keeps the empty program.
 RUN touch src/main.rs src/lib.rs \
-    && cargo build --release --locked \
-    && strip target/release/outrigger
+    && cargo build --release --locked
 
 FROM debian:bookworm-slim
 # Roots for TLS to the outside; the package itself would bring openssl and perl.
