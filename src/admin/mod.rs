@@ -40,6 +40,10 @@ const MAX_BODY: usize = 4096;
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
 
+/// Why a peer elsewhere is refused.
+const REMOTE: &str =
+    "only peers on this machine may ask this: set admin.token_file to allow others\n";
+
 /// Rest after a failed accept, so that a lack of file descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -146,7 +150,7 @@ impl Context {
             _ => {}
         }
         if let Err(refusal) = self.authorise(peer, parts.headers.get(AUTHORIZATION)) {
-            return refusal;
+            return *refusal;
         }
         let wanted = match parts.uri.path() {
             "/" | "/config" | "/upstreams" | "/live" | "/ready" | "/metrics" => "GET",
@@ -183,20 +187,18 @@ impl Context {
         &self,
         peer: Peer,
         authorization: Option<&HeaderValue>,
-    ) -> Result<(), Response<Full<Bytes>>> {
+    ) -> Result<(), Box<Response<Full<Bytes>>>> {
         let Some(path) = &self.settings.token_file else {
             let local = match peer {
                 Peer::Ip(address) => address.ip().to_canonical().is_loopback(),
                 Peer::Unix => true,
             };
-            let text_ =
-                "only peers on this machine may ask this: set admin.token_file to allow others\n";
-            return if local { Ok(()) } else { Err(text(StatusCode::FORBIDDEN, text_)) };
+            return if local { Ok(()) } else { Err(Box::new(text(StatusCode::FORBIDDEN, REMOTE))) };
         };
         // Read each time: a rotated token counts at once, and none is kept in memory.
         let Ok(token) = std::fs::read_to_string(path) else {
             let refusal = "admin.token_file cannot be read\n";
-            return Err(text(StatusCode::INTERNAL_SERVER_ERROR, refusal));
+            return Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, refusal)));
         };
         let token = token.trim().as_bytes();
         let given = authorization.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
@@ -205,7 +207,7 @@ impl Context {
         }
         let mut refusal = text(StatusCode::UNAUTHORIZED, "a bearer token is wanted\n");
         refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        Err(refusal)
+        Err(Box::new(refusal))
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {

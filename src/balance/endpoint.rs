@@ -183,6 +183,8 @@ mod tests {
         drop(first);
         assert_eq!(endpoint.in_flight(), 1);
         second.settle(Outcome::Success, now);
+        assert_eq!(endpoint.in_flight(), 1);
+        drop(second);
         assert_eq!(endpoint.in_flight(), 0);
     }
 

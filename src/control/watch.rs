@@ -35,7 +35,7 @@ impl FileWatch {
             let _noted_already = changed.try_send(());
         });
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        let folder = folder.unwrap_or_else(|| Path::new("."));
         let watcher = watcher.and_then(|mut watcher| {
             watcher.watch(folder, RecursiveMode::NonRecursive)?;
             Ok(watcher)

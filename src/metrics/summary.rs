@@ -66,6 +66,9 @@ fn quantile(histograms: &[&Histogram], q: f64) -> f64 {
     let metrics: Vec<_> = histograms.iter().map(|histogram| histogram.metric()).collect();
     let Some(first) = metrics.first() else { return 0.0 };
     let total: u64 = metrics.iter().map(|metric| metric.get_histogram().get_sample_count()).sum();
+    if total == 0 {
+        return 0.0;
+    }
     let rank = q * total as f64;
     let (mut below, mut lower) = (0.0, 0.0);
     for (index, bucket) in first.get_histogram().get_bucket().iter().enumerate() {

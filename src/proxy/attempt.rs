@@ -145,12 +145,12 @@ impl Plan<'_> {
         sent.set(true);
         match connection.send(request).await {
             Ok(response) => Ok((response, connection, slot)),
-            Err(failure) => Err(self.not_answered(endpoint, failure, reused)),
+            Err(failure) => Err(self.not_answered(endpoint, &failure, reused)),
         }
     }
 
-    fn not_answered(&self, endpoint: &Endpoint, failure: SendFailure, reused: bool) -> Failed {
-        let (end, reason) = match &failure {
+    fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {
+        let (end, reason) = match failure {
             SendFailure::NotSent => (AttemptEnd::NotSent, Reason::ConnectFailed),
             SendFailure::Refused => (AttemptEnd::Refused, Reason::UpstreamRefused),
             SendFailure::Closed if reused => (AttemptEnd::KeepAliveRace, Reason::UpstreamClosed),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -265,22 +265,20 @@ impl<'a> Watch<'a> {
         if draining {
             return self.shut_down();
         }
-        loop {
-            let (next, verdict) = self.next();
-            if self.armed != next {
-                self.armed = next;
-                self.alarm.set(next);
-            }
-            if next.is_none() || self.alarm.poll_elapsed(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.armed = None;
-            match verdict {
-                // Asked again and still there: whoever is at the other end does not read.
-                Verdict::ShutDown if self.ending => return Poll::Ready(Verdict::Cut),
-                Verdict::ShutDown => return self.shut_down(),
-                verdict => return Poll::Ready(verdict),
-            }
+        let (next, verdict) = self.next();
+        if self.armed != next {
+            self.armed = next;
+            self.alarm.set(next);
+        }
+        if next.is_none() {
+            return Poll::Pending;
+        }
+        ready!(self.alarm.poll_elapsed(cx));
+        match verdict {
+            // Asked again and still there: whoever is at the other end does not read.
+            Verdict::ShutDown if self.ending => Poll::Ready(Verdict::Cut),
+            Verdict::ShutDown => self.shut_down(),
+            verdict => Poll::Ready(verdict),
         }
     }
 

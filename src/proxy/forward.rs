@@ -157,7 +157,7 @@ async fn attempts(
             RetryDecision::ResendOnce => resent_once = true,
             RetryDecision::Retry { wait } => {
                 drop(ended);
-                tokio::time::sleep(wait).await;
+                Box::pin(tokio::time::sleep(wait)).await;
             }
         }
         plan.local.upstream.metrics.retry(cause_of(end));

@@ -105,11 +105,15 @@ impl Drop for Slot {
 
 /// A connection that is ready to carry one request.
 #[derive(Debug)]
-pub enum Connection {
+pub struct Connection(Kind);
+
+#[derive(Debug)]
+enum Kind {
     /// Exclusive.
     Http1(Http1, Rc<EndpointPool>),
     /// One stream of a shared one.
-    Http2(Http2, StreamGuard),
+    /// The guard counts the stream until the connection is dropped.
+    Http2(Http2, #[expect(dead_code, reason = "held, never read")] StreamGuard),
 }
 
 impl LocalUpstream {
@@ -219,34 +223,51 @@ impl LocalUpstream {
         let pool = self.pool(endpoint);
         let policy = &self.upstream.policy.pool;
         if http2 {
-            return self.connect_http2(endpoint, &pool, tick, deadline).await;
+            return match pool.http2(policy, Instant::now()) {
+                Http2Place::Stream(connection, stream) => {
+                    Ok(Connection(Kind::Http2(connection, stream)))
+                }
+                place => Box::pin(self.connect_http2(place, endpoint, &pool, tick, deadline)).await,
+            };
         }
         while !fresh && let Some(mut connection) = pool.checkout(policy, Instant::now()) {
             if connection.ready().await {
-                return Ok(Connection::Http1(connection, pool));
+                return Ok(Connection(Kind::Http1(connection, pool)));
             }
         }
+        Box::pin(self.connect_http1(endpoint, pool, tick, deadline)).await
+    }
+
+    async fn connect_http1(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        pool: Rc<EndpointPool>,
+        tick: &Tick,
+        deadline: Option<Instant>,
+    ) -> Result<Connection, ProxyError> {
         let (socket, held) = self.dial(endpoint, tick, deadline).await?;
         match Http1::start(socket, Instant::now(), held).await {
-            Ok(connection) => Ok(Connection::Http1(connection, pool)),
+            Ok(connection) => Ok(Connection(Kind::Http1(connection, pool))),
             Err(error) => Err(self.failed(endpoint, &error)),
         }
     }
 
     async fn connect_http2(
         self: &Rc<Self>,
+        mut place: Http2Place,
         endpoint: &Arc<Endpoint>,
         pool: &Rc<EndpointPool>,
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<Connection, ProxyError> {
         loop {
-            let maker = match pool.http2(&self.upstream.policy.pool, Instant::now()) {
+            let maker = match place {
                 Http2Place::Stream(connection, stream) => {
-                    return Ok(Connection::Http2(connection, stream));
+                    return Ok(Connection(Kind::Http2(connection, stream)));
                 }
                 Http2Place::Wait(connecting) => {
                     connecting.finished().await?;
+                    place = pool.http2(&self.upstream.policy.pool, Instant::now());
                     continue;
                 }
                 Http2Place::Make(maker) => maker,
@@ -260,7 +281,7 @@ impl LocalUpstream {
             match made {
                 Ok(connection) => {
                     let (connection, stream) = maker.succeed(connection);
-                    return Ok(Connection::Http2(connection, stream));
+                    return Ok(Connection(Kind::Http2(connection, stream)));
                 }
                 Err(error) => {
                     maker.fail(&error);
@@ -375,32 +396,32 @@ impl Connection {
         &mut self,
         request: UpstreamRequest,
     ) -> Result<UpstreamResponse, SendFailure> {
-        match self {
-            Self::Http1(connection, _) => connection.send(request).await,
-            Self::Http2(connection, _) => connection.send(request).await,
+        match &mut self.0 {
+            Kind::Http1(connection, _) => connection.send(request).await,
+            Kind::Http2(connection, _) => connection.send(request).await,
         }
     }
 
     /// True for HTTP/2.
     pub fn is_http2(&self) -> bool {
-        matches!(self, Self::Http2(..))
+        matches!(&self.0, Kind::Http2(..))
     }
 
     /// True for a kept HTTP/1 connection, which its peer may be closing just now.
     pub fn is_reused_http1(&self) -> bool {
-        matches!(self, Self::Http1(connection, _) if connection.is_reused())
+        matches!(&self.0, Kind::Http1(connection, _) if connection.is_reused())
     }
 
     /// Gives it back after a response that was read to its end. Dropping it instead closes it.
     pub fn give_back(self, policy: &super::PoolPolicy, now: Instant) {
-        if let Self::Http1(connection, pool) = self {
+        if let Kind::Http1(connection, pool) = self.0 {
             pool.checkin(connection, policy, now);
         }
     }
 
     /// Remembers what the upstream's `Keep-Alive` header said.
     pub fn learn_keep_alive(&self, seconds: u64) {
-        if let Self::Http1(_, pool) = self {
+        if let Kind::Http1(_, pool) = &self.0 {
             pool.learn(seconds);
         }
     }

@@ -44,7 +44,7 @@ impl PoolPolicy {
 
 /// What one worker keeps open to one endpoint.
 #[derive(Debug, Default)]
-pub struct EndpointPool {
+pub(super) struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Http2>>,
     /// The connection that is being made, where one is.
@@ -61,7 +61,7 @@ struct Idle {
 
 /// An HTTP/2 connection that is being made, for those who wait for it.
 #[derive(Debug, Default)]
-pub struct Connecting {
+pub(super) struct Connecting {
     done: Notify,
     failure: RefCell<Option<String>>,
 }
@@ -71,7 +71,7 @@ impl Connecting {
     ///
     /// # Errors
     /// The failure of the one that made it.
-    pub async fn finished(self: Rc<Self>) -> Result<(), ProxyError> {
+    pub(super) async fn finished(self: Rc<Self>) -> Result<(), ProxyError> {
         self.done.notified().await;
         // Passed on, one by one: a notification wakes a single waiter.
         self.done.notify_one();
@@ -86,7 +86,7 @@ impl Connecting {
 
 /// Where a request gets its HTTP/2 connection from.
 #[derive(Debug)]
-pub enum Http2Place {
+pub(super) enum Http2Place {
     /// A stream of a connection that stands.
     Stream(Http2, StreamGuard),
     /// Another request is making one: wait for it.
@@ -97,21 +97,21 @@ pub enum Http2Place {
 
 /// The one request that makes the connection. Dropped without [`Maker::succeed`], the others are told that it failed.
 #[derive(Debug)]
-pub struct Maker {
+pub(super) struct Maker {
     pool: Rc<EndpointPool>,
     connecting: Rc<Connecting>,
 }
 
 impl Maker {
     /// Shares the new connection.
-    pub fn succeed(self, connection: Http2) -> (Http2, StreamGuard) {
+    pub(super) fn succeed(self, connection: Http2) -> (Http2, StreamGuard) {
         let stream = connection.open_stream();
         self.pool.http2.borrow_mut().push(connection.clone());
         (connection, stream)
     }
 
     /// Tells the others why there is none.
-    pub fn fail(self, error: &ProxyError) {
+    pub(super) fn fail(self, error: &ProxyError) {
         *self.connecting.failure.borrow_mut() = Some(error.detail.to_string());
     }
 }
@@ -125,7 +125,7 @@ impl Drop for Maker {
 
 impl EndpointPool {
     /// The idle HTTP/1 connection that was used last, if one may still be used.
-    pub fn checkout(&self, policy: &PoolPolicy, now: Instant) -> Option<Http1> {
+    pub(super) fn checkout(&self, policy: &PoolPolicy, now: Instant) -> Option<Http1> {
         let limit = self.idle_limit(policy);
         let mut idle = self.idle.borrow_mut();
         while let Some(candidate) = idle.pop() {
@@ -144,7 +144,7 @@ impl EndpointPool {
     }
 
     /// Takes a connection back after a response that was read to its end.
-    pub fn checkin(&self, connection: Http1, policy: &PoolPolicy, now: Instant) {
+    pub(super) fn checkin(&self, connection: Http1, policy: &PoolPolicy, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if connection.is_closed()
             || idle.len() >= policy.max_idle
@@ -156,7 +156,7 @@ impl EndpointPool {
     }
 
     /// Remembers the upstream's `Keep-Alive: timeout=`, in seconds.
-    pub fn learn(&self, seconds: u64) {
+    pub(super) fn learn(&self, seconds: u64) {
         self.learned.set(Some(Duration::from_secs(seconds.saturating_sub(1).max(1))));
     }
 
@@ -166,7 +166,7 @@ impl EndpointPool {
     }
 
     /// A stream, or what to do to get one.
-    pub fn http2(self: &Rc<Self>, policy: &PoolPolicy, now: Instant) -> Http2Place {
+    pub(super) fn http2(self: &Rc<Self>, policy: &PoolPolicy, now: Instant) -> Http2Place {
         let mut connections = self.http2.borrow_mut();
         connections.retain(|connection| {
             !connection.is_closed() && policy.allows(connection.used(), connection.made(), now)
@@ -184,7 +184,7 @@ impl EndpointPool {
     }
 
     /// Closes what has rested too long; everything unused where the endpoint is `retired`. Called about once a second.
-    pub fn sweep(&self, policy: &PoolPolicy, retired: bool, now: Instant) {
+    pub(super) fn sweep(&self, policy: &PoolPolicy, retired: bool, now: Instant) {
         let limit = self.idle_limit(policy);
         self.idle.borrow_mut().retain(|idle| {
             !retired
@@ -200,14 +200,14 @@ impl EndpointPool {
     }
 
     /// True when nothing is kept.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.idle.borrow().is_empty()
             && self.http2.borrow().is_empty()
             && self.connecting.borrow().is_none()
     }
 
     /// Closes what is unused: the worker drains.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.idle.borrow_mut().clear();
         self.http2.borrow_mut().clear();
     }
