@@ -28,7 +28,7 @@ const TABLE: &[(&str, u8, &str)] = &[
     ("net", 3, "base io metrics tls"),
     ("discovery", 4, "base metrics net"),
     ("upstream", 4, "base io metrics policy balance net"),
-    ("snapshot", 5, "base route tls upstream"),
+    ("snapshot", 5, "base metrics policy route tls upstream"),
     // The request path sees neither YAML types nor providers: it meets them compiled, in the snapshot.
     ("proxy", 6, "base metrics policy io balance route tls net upstream snapshot"),
     (

@@ -5,7 +5,6 @@ use tokio::time::Instant;
 
 use crate::base::units::format_duration;
 use crate::control::{Applied, Control, Managed};
-use crate::policy::limits::Resource;
 
 /// For `/` and for pages that do not exist.
 pub(super) const INDEX: &str = "\
@@ -58,12 +57,13 @@ pub(super) fn upstreams(control: &Control) -> Value {
 
 fn upstream(managed: &Managed, now: Instant) -> Value {
     let upstream = &managed.upstream;
-    let limit = |resource| {
-        json!({
-            "current": upstream.limits.current(resource),
-            "maximum": upstream.limits.maximum(resource),
+    let limits: serde_json::Map<String, Value> = upstream
+        .usage()
+        .into_iter()
+        .map(|(name, current, maximum)| {
+            (name.to_owned(), json!({ "current": current, "maximum": maximum }))
         })
-    };
+        .collect();
     let source = match &managed.config.discover {
         crate::config::Discover::Endpoints(_) => "endpoints".to_owned(),
         crate::config::Discover::Dns { host, port } => format!("dns://{host}:{port}"),
@@ -93,11 +93,7 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
         "discovery": discovery(managed, &source, now),
-        "limits": {
-            "connections": limit(Resource::Connections),
-            "in_flight": limit(Resource::InFlight),
-            "pending": limit(Resource::Pending),
-        },
+        "limits": limits,
         "endpoints": endpoints,
     })
 }

@@ -7,7 +7,8 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
 
 use crate::base::rng::Rng;
-use crate::proxy::{Command, Shared, Worker};
+use crate::proxy::{Shared, Worker};
+use crate::snapshot::Command;
 
 /// More workers than this cost more in cold connections and caches than they give a sidecar.
 const MOST_AUTO: usize = 4;

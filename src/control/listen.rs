@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use crate::base::address::Address;
 use crate::config::{self, Config, Direction, ListenerProtocol};
-use crate::proxy::{Command, ListenSocket, Protocol};
+use crate::snapshot::{Command, ListenSocket, Protocol};
 
 use super::{Applied, ApplyError};
 

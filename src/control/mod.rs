@@ -21,8 +21,7 @@ use tokio::time::Instant;
 use crate::base::drain::OpenCount;
 use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
-use crate::proxy::Command;
-use crate::snapshot::{Snapshot, SnapshotCell};
+use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
 pub use listen::{Bound, Listeners};
 pub use resolve::{Managed, Upstreams};

@@ -267,14 +267,13 @@ impl Timer {
         Poll::Pending
     }
 
-    /// Runs `future` until the timer is done.
+    /// Runs `future` until the timer is done. It comes pinned (`pin!`), for taken by value it would be stored twice.
     ///
     /// # Errors
     /// [`Elapsed`] when the timer was first.
-    pub async fn limit<F: Future>(&mut self, future: F) -> Result<F::Output, Elapsed> {
-        let mut future = std::pin::pin!(future);
+    pub async fn limit<F: Future + Unpin>(&mut self, mut future: F) -> Result<F::Output, Elapsed> {
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
                 return Poll::Ready(Ok(output));
             }
             self.poll_elapsed(cx).map(|()| Err(Elapsed))
@@ -343,7 +342,7 @@ mod tests {
                 assert!(now >= at && now - at <= Duration::from_millis(1), "{millis} ms");
             }
             let mut never = wheel.timer(None);
-            let done = never.limit(tokio::time::sleep(Duration::from_secs(3600))).await;
+            let done = never.limit(Box::pin(tokio::time::sleep(Duration::from_secs(3600)))).await;
             assert_eq!(done, Ok(()));
         };
         tokio::select! {

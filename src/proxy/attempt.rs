@@ -1,6 +1,7 @@
 //! One try: a place, an endpoint, a connection, the head of a response.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -86,7 +87,8 @@ impl Plan<'_> {
         let mut timer = self.worker.tick.timer(bound);
         let guard = endpoint.start(start);
         let sent = Cell::new(false);
-        let answered = timer.limit(self.exchange(endpoint, fresh, request, &sent)).await;
+        let exchange = pin!(self.exchange(endpoint, fresh, request, &sent));
+        let answered = timer.limit(exchange).await;
         let now = Instant::now();
         let result = answered.unwrap_or_else(|_| Err(self.timed_out(endpoint, sent.get(), now)));
         let metrics = &self.local.upstream.metrics;

@@ -1,12 +1,8 @@
 //! One downstream connection: which protocol it speaks, how long it may rest, how it ends.
 
-use std::cell::Cell;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,9 +18,10 @@ use crate::base::error::Reason;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
 use crate::io::executor::LocalExecutor;
 use crate::io::socket::{Activity, Socket};
-use crate::io::tick::{Alarm, TICK};
+use crate::snapshot::Protocol;
 
-use super::listener::{Active, Admitted, LocalListener, Protocol};
+use super::listener::{Active, Admitted, LocalListener};
+use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
 use super::{request, tunnel};
 
@@ -40,7 +37,7 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Peer {
+pub(super) enum Peer {
     /// An address.
     Ip(SocketAddr),
     /// A process on this machine.
@@ -57,38 +54,30 @@ impl std::fmt::Display for Peer {
 }
 
 /// A connection that was admitted.
-pub(crate) struct Accepted {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) local: Rc<LocalListener>,
-    pub(crate) active: Rc<Active>,
-    pub(crate) peer: Peer,
-    pub(crate) admitted: Admitted,
+pub(super) struct Accepted {
+    pub(super) worker: Rc<Worker>,
+    pub(super) local: Rc<LocalListener>,
+    pub(super) active: Rc<Active>,
+    pub(super) peer: Peer,
+    pub(super) admitted: Admitted,
 }
 
 /// What the requests of a connection share.
 #[derive(Debug)]
-pub(crate) struct Downstream {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) local: Rc<LocalListener>,
-    pub(crate) peer: Peer,
+pub(super) struct Downstream {
+    pub(super) worker: Rc<Worker>,
+    pub(super) local: Rc<LocalListener>,
+    pub(super) peer: Peer,
     /// The peer's address as `X-Forwarded-For` has it, made once.
-    pub(crate) forwarded_for: Option<HeaderValue>,
-    pub(crate) http2: bool,
-    pub(crate) activity: Arc<Activity>,
-    /// Requests that are being answered.
-    in_flight: Cell<u32>,
-    /// Since when there is none, and how much had been read by then.
-    rests_since: Cell<Instant>,
-    read_by_then: Cell<u64>,
-    /// When an HTTP/1 answer must be out, whatever its reader does.
-    cut_at: Cell<Option<Instant>>,
-    /// When the head that is arriving began to.
-    head_since: Cell<Option<Instant>>,
+    pub(super) forwarded_for: Option<HeaderValue>,
+    pub(super) http2: bool,
+    pub(super) activity: Arc<Activity>,
+    pub(super) clock: Clock,
     _admitted: Admitted,
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
+pub(super) async fn serve(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
     // Each protocol is boxed: the task would otherwise be as large as the largest of them for every connection.
     match accepted.local.protocol {
         Protocol::Tcp => Box::pin(tunnel::serve_tcp(accepted, socket, stopped)).await,
@@ -185,134 +174,6 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     downstream.account(ended);
 }
 
-/// How a driven connection ended.
-enum Ended {
-    /// By itself.
-    Served(hyper::Result<()>),
-    /// A head did not arrive in time.
-    HeadTimeout,
-    /// It could not be ended gracefully in time.
-    Cut,
-}
-
-/// Polls a connection, with its limits of time and the listener's drain.
-async fn drive<C>(
-    downstream: &Downstream,
-    connection: C,
-    mut stopped: watch::Receiver<Stop>,
-    shut_down: impl Fn(Pin<&mut C>),
-) -> Ended
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut connection = std::pin::pin!(connection);
-    let mut drained = std::pin::pin!(stopped.wait_for(|stop| *stop == Stop::Connections));
-    let mut watch = Watch::new(downstream);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(Ended::Served(ended));
-        }
-        let draining = !watch.ending && drained.as_mut().poll(cx).is_ready();
-        match watch.poll(cx, draining) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Verdict::HeadTimeout) => Poll::Ready(Ended::HeadTimeout),
-            Poll::Ready(Verdict::Cut) => Poll::Ready(Ended::Cut),
-            Poll::Ready(Verdict::ShutDown) => {
-                shut_down(connection.as_mut());
-                // To register the waker with what the shutdown has changed.
-                connection.as_mut().poll(cx).map(Ended::Served)
-            }
-        }
-    })
-    .await
-}
-
-/// What the clock says of a connection.
-enum Verdict {
-    ShutDown,
-    HeadTimeout,
-    Cut,
-}
-
-/// The limits of time of one connection, on one alarm.
-struct Watch<'a> {
-    downstream: &'a Downstream,
-    alarm: Alarm,
-    header: Option<Duration>,
-    idle: Option<Duration>,
-    ends_at: Option<Instant>,
-    armed: Option<Instant>,
-    /// It was asked to end.
-    ending: bool,
-}
-
-impl<'a> Watch<'a> {
-    fn new(downstream: &'a Downstream) -> Self {
-        let active = downstream.local.active(&downstream.worker);
-        let limits = active.as_ref().map(|active| &active.listener.limits);
-        Self {
-            alarm: downstream.worker.tick.alarm(),
-            header: limits.and_then(|limits| limits.header_timeout),
-            idle: limits.and_then(|limits| limits.idle),
-            ends_at: limits.and_then(|limits| limits.max_age).map(|age| Instant::now() + age),
-            armed: None,
-            ending: false,
-            downstream,
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, draining: bool) -> Poll<Verdict> {
-        if draining {
-            return self.shut_down();
-        }
-        let (next, verdict) = self.next();
-        if self.armed != next {
-            self.armed = next;
-            self.alarm.set(next);
-        }
-        if next.is_none() {
-            return Poll::Pending;
-        }
-        ready!(self.alarm.poll_elapsed(cx));
-        match verdict {
-            // Asked again and still there: whoever is at the other end does not read.
-            Verdict::ShutDown if self.ending => Poll::Ready(Verdict::Cut),
-            Verdict::ShutDown => self.shut_down(),
-            verdict => Poll::Ready(verdict),
-        }
-    }
-
-    fn shut_down(&mut self) -> Poll<Verdict> {
-        self.ending = true;
-        self.ends_at = None;
-        Poll::Ready(Verdict::ShutDown)
-    }
-
-    /// The next limit, as the connection stands now.
-    fn next(&self) -> (Option<Instant>, Verdict) {
-        let downstream = self.downstream;
-        if downstream.in_flight.get() > 0 {
-            // hyper does not ask for more of a body while its reader is slow: the deadline is kept from here.
-            return match (downstream.cut_at.get(), self.ends_at) {
-                (Some(cut), Some(aged)) if cut >= aged => (Some(aged), Verdict::ShutDown),
-                (Some(cut), _) => (Some(cut + TICK), Verdict::Cut),
-                (None, aged) => (aged, Verdict::ShutDown),
-            };
-        }
-        let arriving = downstream.activity.bytes_read() > downstream.read_by_then.get();
-        if !downstream.http2 && arriving {
-            let since = downstream.head_since.get().unwrap_or_else(Instant::now);
-            downstream.head_since.set(Some(since));
-            return (self.header.map(|limit| since + limit), Verdict::HeadTimeout);
-        }
-        let rested = self.idle.map(|idle| downstream.rests_since.get() + idle);
-        match (rested, self.ends_at) {
-            (Some(rested), Some(aged)) => (Some(rested.min(aged)), Verdict::ShutDown),
-            (rested, aged) => (rested.or(aged), Verdict::ShutDown),
-        }
-    }
-}
-
 impl Downstream {
     fn new(accepted: Accepted, socket: &Socket, http2: bool) -> Self {
         let forwarded_for = match accepted.peer {
@@ -328,12 +189,7 @@ impl Downstream {
             forwarded_for,
             http2,
             activity: socket.activity(),
-            in_flight: Cell::new(0),
-            rests_since: Cell::new(Instant::now()),
-            // What was read to tell the protocols apart already belongs to a head, and the socket has not counted more.
-            read_by_then: Cell::new(0),
-            cut_at: Cell::new(None),
-            head_since: Cell::new(None),
+            clock: Clock::new(Instant::now()),
             _admitted: accepted.admitted,
         }
     }
@@ -344,27 +200,6 @@ impl Downstream {
             let limits = &active.listener.limits;
             (limits.headers, limits.header_bytes.as_usize(), limits.streams)
         })
-    }
-
-    /// Counts a request until [`Downstream::end_request`].
-    pub(crate) fn begin_request(&self) {
-        self.in_flight.set(self.in_flight.get() + 1);
-        self.head_since.set(None);
-    }
-
-    /// An HTTP/1 answer that is not out by then is cut off. (HTTP/2 answers are not: their connection has others.)
-    pub(crate) fn cut_at(&self, at: Option<Instant>) {
-        if !self.http2 {
-            self.cut_at.set(at);
-        }
-    }
-
-    /// The response's last byte was handed over, or nobody wants it any more.
-    pub(crate) fn end_request(&self, now: Instant) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        self.cut_at.set(None);
-        self.rests_since.set(now);
-        self.read_by_then.set(self.activity.bytes_read());
     }
 
     /// Counts and logs how the connection ended.

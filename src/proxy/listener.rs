@@ -16,31 +16,13 @@ use crate::base::error::Reason;
 use crate::io::socket::Socket;
 use crate::io::tick::TICK;
 use crate::metrics::GaugeGuard;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{ListenSocket, Listener, Protocol, Snapshot};
 
 use super::connection;
 use super::worker::{Stop, Worker};
 
 /// Connections that are closed at once, unserved, for each turn in which there is no file descriptor for them.
 const SHED_AT_ONCE: usize = 64;
-
-/// What is spoken on a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1 and HTTP/2, told apart by the first bytes.
-    Http,
-    /// Bytes as they are.
-    Tcp,
-}
-
-/// A bound socket that listens.
-#[derive(Debug)]
-pub enum ListenSocket {
-    /// Each worker has its own (`SO_REUSEPORT`).
-    Tcp(std::net::TcpListener),
-    /// All workers share one.
-    Unix(std::os::unix::net::UnixListener),
-}
 
 /// A listener on one worker. The snapshot's part of it is looked up again when the generation has moved.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! # The life of a request
 //!
 //! 1. [`listener`]: a worker accepts the connection, under the listener's limit.
-//! 2. [`connection`]: the first bytes tell HTTP/1 from HTTP/2; hyper reads messages; idle, header and age limits run.
+//! 2. [`connection`]: the first bytes tell HTTP/1 from HTTP/2; hyper reads messages; [`watch`] keeps the limits of time.
 //! 3. [`request`]: the spine. The head is checked ([`check`]), routed, answered or forwarded.
 //! 4. [`forward`]: the deadline, the retry loop, the replayable body.
 //! 5. [`attempt`]: one try: a place, an endpoint, a connection, the response's head.
@@ -24,7 +24,7 @@ mod reply;
 mod request;
 mod response;
 mod tunnel;
+mod watch;
 mod worker;
 
-pub use listener::{ListenSocket, Protocol};
-pub use worker::{Command, Shared, Worker};
+pub use worker::{Shared, Worker};

@@ -13,11 +13,11 @@ use crate::base::drain::OpenCount;
 use crate::base::rng::Rng;
 use crate::io::tick::Tick;
 use crate::metrics::ProcessMetrics;
-use crate::snapshot::SnapshotCell;
+use crate::snapshot::{Command, SnapshotCell};
 use crate::upstream::LocalUpstreams;
 
 use super::access_log::LogSender;
-use super::listener::{ListenSocket, LocalListener, Protocol};
+use super::listener::LocalListener;
 
 /// How often unused connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -39,34 +39,6 @@ pub struct Shared {
     pub instance: Arc<str>,
     /// Number of workers.
     pub workers: u32,
-}
-
-/// What the control thread tells a worker.
-#[derive(Debug)]
-pub enum Command {
-    /// Accept on a socket.
-    Listen {
-        /// Unique among all listeners that ever were.
-        id: u64,
-        /// The listener in the configuration.
-        name: Arc<str>,
-        /// Bound and listening.
-        socket: ListenSocket,
-        /// What is spoken on it.
-        protocol: Protocol,
-        /// Traffic to the local application.
-        inbound: bool,
-    },
-    /// Serve what waits on the socket, then close it. Its connections go on.
-    Close {
-        /// As in `Listen`.
-        id: u64,
-    },
-    /// Close the sockets of one direction and end its connections as soon as their requests are answered.
-    Drain {
-        /// Inbound or outbound.
-        inbound: bool,
-    },
 }
 
 /// One worker's state. Lives on its thread, is never locked.

@@ -17,64 +17,16 @@ use crate::base::error::{ProxyError, Reason};
 use crate::io::socket::Socket;
 use crate::io::tick::Tick;
 use crate::metrics::GaugeGuard;
-use crate::net::http2::StreamGuard;
-use crate::net::{Connect, Http1, Http2, SendFailure, Target, UpstreamRequest, UpstreamResponse};
+use crate::net::{Connect, Http1, Http2, SendFailure, Target};
 use crate::policy::limits::Permit;
 use crate::policy::retry_budget::RetryBudget;
 
 use super::Upstream;
+use super::connection::Connection;
 use super::pool::{EndpointPool, Http2Place};
 
 /// Maps of a worker are keyed by ids of our own making: no attacker chooses them, so a fast fixed hash will do.
-type IdMap<V> = HashMap<u64, V, FixedState>;
-
-/// Every upstream that this worker has used.
-#[derive(Debug)]
-pub struct LocalUpstreams {
-    map: RefCell<IdMap<Rc<LocalUpstream>>>,
-    workers: u32,
-}
-
-impl LocalUpstreams {
-    /// None yet; `workers` share each upstream's budget floor.
-    pub fn new(workers: u32) -> Self {
-        Self { map: RefCell::default(), workers }
-    }
-
-    /// The worker's part of `upstream`.
-    pub fn get(&self, upstream: &Arc<Upstream>, now: Instant) -> Rc<LocalUpstream> {
-        let mut map = self.map.borrow_mut();
-        if let Some(local) = map.get(&upstream.id()) {
-            return Rc::clone(local);
-        }
-        let local = Rc::new(LocalUpstream::new(Arc::clone(upstream), self.workers, now));
-        map.insert(upstream.id(), Rc::clone(&local));
-        local
-    }
-
-    /// Gives waiting requests another chance: a place may have become free on another worker. Each tick.
-    pub fn wake_waiting(&self) {
-        for local in self.map.borrow().values() {
-            local.wake(local.waiting.get());
-        }
-    }
-
-    /// Closes connections that have rested too long and forgets upstreams that only this map still knows. Each second.
-    pub fn sweep(&self, now: Instant) {
-        self.map.borrow_mut().retain(|_, local| {
-            local.sweep(now);
-            // Requests and connections hold it, too.
-            !local.upstream.is_retired() || Rc::strong_count(local) > 1
-        });
-    }
-
-    /// Closes every unused connection.
-    pub fn close(&self) {
-        for local in self.map.borrow().values() {
-            local.pools.borrow().values().for_each(|(_, pool)| pool.close());
-        }
-    }
-}
+pub(super) type IdMap<V> = HashMap<u64, V, FixedState>;
 
 /// One worker's part of an upstream.
 #[derive(Debug)]
@@ -103,21 +55,8 @@ impl Drop for Slot {
     }
 }
 
-/// A connection that is ready to carry one request.
-#[derive(Debug)]
-pub struct Connection(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    /// Exclusive.
-    Http1(Http1, Rc<EndpointPool>),
-    /// One stream of a shared one.
-    /// The guard counts the stream until the connection is dropped.
-    Http2(Http2, #[expect(dead_code, reason = "held, never read")] StreamGuard),
-}
-
 impl LocalUpstream {
-    fn new(upstream: Arc<Upstream>, workers: u32, now: Instant) -> Self {
+    pub(super) fn new(upstream: Arc<Upstream>, workers: u32, now: Instant) -> Self {
         let policy = upstream.policy.budget;
         let floor = policy.floor_per_second / f64::from(workers);
         Self {
@@ -181,7 +120,7 @@ impl LocalUpstream {
         let until = deadline.map_or(queue_ends, |deadline| deadline.min(queue_ends));
         let mut timer = tick.timer(Some(until));
         loop {
-            if timer.limit(self.freed.notified()).await.is_err() {
+            if timer.limit(std::pin::pin!(self.freed.notified())).await.is_err() {
                 let (reason, what) = if until < queue_ends {
                     (Reason::Timeout, "the deadline passed while waiting for a place at upstream ")
                 } else {
@@ -195,10 +134,20 @@ impl LocalUpstream {
         }
     }
 
-    fn wake(&self, places: u32) {
+    pub(super) fn wake(&self, places: u32) {
         for _ in 0..places.min(self.waiting.get()) {
             self.freed.notify_one();
         }
+    }
+
+    /// Requests that wait on this worker.
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting.get()
+    }
+
+    /// Closes every unused connection.
+    pub(super) fn close(&self) {
+        self.pools.borrow().values().for_each(|(_, pool)| pool.close());
     }
 
     fn pool(&self, endpoint: &Arc<Endpoint>) -> Rc<EndpointPool> {
@@ -224,15 +173,13 @@ impl LocalUpstream {
         let policy = &self.upstream.policy.pool;
         if http2 {
             return match pool.http2(policy, Instant::now()) {
-                Http2Place::Stream(connection, stream) => {
-                    Ok(Connection(Kind::Http2(connection, stream)))
-                }
+                Http2Place::Stream(connection, stream) => Ok(Connection::http2(connection, stream)),
                 place => Box::pin(self.connect_http2(place, endpoint, &pool, tick, deadline)).await,
             };
         }
         while !fresh && let Some(mut connection) = pool.checkout(policy, Instant::now()) {
             if connection.ready().await {
-                return Ok(Connection(Kind::Http1(connection, pool)));
+                return Ok(Connection::http1(connection, pool));
             }
         }
         Box::pin(self.connect_http1(endpoint, pool, tick, deadline)).await
@@ -247,7 +194,7 @@ impl LocalUpstream {
     ) -> Result<Connection, ProxyError> {
         let (socket, held) = self.dial(endpoint, tick, deadline).await?;
         match Http1::start(socket, Instant::now(), held).await {
-            Ok(connection) => Ok(Connection(Kind::Http1(connection, pool))),
+            Ok(connection) => Ok(Connection::http1(connection, pool)),
             Err(error) => Err(self.failed(endpoint, &error)),
         }
     }
@@ -263,7 +210,7 @@ impl LocalUpstream {
         loop {
             let maker = match place {
                 Http2Place::Stream(connection, stream) => {
-                    return Ok(Connection(Kind::Http2(connection, stream)));
+                    return Ok(Connection::http2(connection, stream));
                 }
                 Http2Place::Wait(connecting) => {
                     connecting.finished().await?;
@@ -281,7 +228,7 @@ impl LocalUpstream {
             match made {
                 Ok(connection) => {
                     let (connection, stream) = maker.succeed(connection);
-                    return Ok(Connection(Kind::Http2(connection, stream)));
+                    return Ok(Connection::http2(connection, stream));
                 }
                 Err(error) => {
                     maker.fail(&error);
@@ -347,7 +294,7 @@ impl LocalUpstream {
         ProxyError::new(Reason::ConnectFailed, detail)
     }
 
-    fn sweep(&self, now: Instant) {
+    pub(super) fn sweep(&self, now: Instant) {
         let policy = &self.upstream.policy.pool;
         self.pools.borrow_mut().retain(|_, (endpoint, pool)| {
             pool.sweep(policy, endpoint.is_retired(), now);
@@ -384,45 +331,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-impl Connection {
-    /// Sends a request and waits for the response's head.
-    ///
-    /// # Errors
-    /// [`SendFailure`].
-    pub async fn send(
-        &mut self,
-        request: UpstreamRequest,
-    ) -> Result<UpstreamResponse, SendFailure> {
-        match &mut self.0 {
-            Kind::Http1(connection, _) => connection.send(request).await,
-            Kind::Http2(connection, _) => connection.send(request).await,
-        }
-    }
-
-    /// True for HTTP/2.
-    pub fn is_http2(&self) -> bool {
-        matches!(&self.0, Kind::Http2(..))
-    }
-
-    /// True for a kept HTTP/1 connection, which its peer may be closing just now.
-    pub fn is_reused_http1(&self) -> bool {
-        matches!(&self.0, Kind::Http1(connection, _) if connection.is_reused())
-    }
-
-    /// Gives it back after a response that was read to its end. Dropping it instead closes it.
-    pub fn give_back(self, policy: &super::PoolPolicy, now: Instant) {
-        if let Kind::Http1(connection, pool) = self.0 {
-            pool.checkin(connection, policy, now);
-        }
-    }
-
-    /// Remembers what the upstream's `Keep-Alive` header said.
-    pub fn learn_keep_alive(&self, seconds: u64) {
-        if let Kind::Http1(_, pool) = &self.0 {
-            pool.learn(seconds);
-        }
     }
 }

@@ -1,8 +1,10 @@
 //! An upstream at run time: what all workers share ([`Upstream`]) and what each worker has of its own
 //! ([`LocalUpstream`]: connections, retry budget, waiting requests).
 
+mod connection;
 mod local;
 mod pool;
+mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,10 +17,12 @@ use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
-use crate::policy::limits::{LimitSettings, Limits};
+use crate::policy::limits::{LimitSettings, Limits, Resource};
 
-pub use local::{Connection, LocalUpstream, LocalUpstreams, Slot};
+pub use connection::Connection;
+pub use local::{LocalUpstream, Slot};
 pub use pool::PoolPolicy;
+pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
 const CONNECT_LOCAL: Duration = Duration::from_millis(250);
@@ -148,6 +152,18 @@ impl Upstream {
             let detail = format!("the endpoints of upstream {} are not known yet", self.name);
             ProxyError::new(Reason::DnsFailed, detail)
         }
+    }
+
+    /// What is in use of each limit, and how much there may be (`None`: any number).
+    pub fn usage(&self) -> [(&'static str, u32, Option<u32>); 3] {
+        [
+            ("connections", Resource::Connections),
+            ("in_flight", Resource::InFlight),
+            ("pending", Resource::Pending),
+        ]
+        .map(|(name, resource)| {
+            (name, self.limits.current(resource), self.limits.maximum(resource))
+        })
     }
 
     /// How long connecting to `endpoint` may take.

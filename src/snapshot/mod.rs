@@ -4,6 +4,8 @@
 //! one when that has moved. What has live state (upstreams, connection counts) is shared by `Arc` with the snapshot
 //! before, where the configuration of it is unchanged.
 
+mod command;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +19,8 @@ use crate::metrics::{ListenerMetrics, RouteMetrics};
 use crate::policy::retry::RetryPolicy;
 use crate::route::{Redirect, RewritePrefix, RouteTable};
 use crate::upstream::Upstream;
+
+pub use command::{Command, ListenSocket, Protocol};
 
 /// Everything in force.
 #[derive(Debug)]

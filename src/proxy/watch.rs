@@ -1,0 +1,195 @@
+//! How long a connection may rest, how long a head may take, and how a connection is asked to end.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::io::tick::{Alarm, TICK};
+
+use super::connection::Downstream;
+use super::worker::Stop;
+
+/// What a connection's limits of time go by.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// Requests that are being answered.
+    in_flight: Cell<u32>,
+    /// Since when there is none, and how much had been read by then.
+    rests_since: Cell<Instant>,
+    read_by_then: Cell<u64>,
+    /// When an HTTP/1 answer must be out, whatever its reader does.
+    cut_at: Cell<Option<Instant>>,
+    /// When the head that is arriving began to.
+    head_since: Cell<Option<Instant>>,
+}
+
+impl Clock {
+    /// A connection that has begun at `now`.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            in_flight: Cell::new(0),
+            rests_since: Cell::new(now),
+            // What was read to tell the protocols apart belongs to a head already.
+            read_by_then: Cell::new(0),
+            cut_at: Cell::new(None),
+            head_since: Cell::new(None),
+        }
+    }
+}
+
+impl Downstream {
+    /// Counts a request until [`Downstream::end_request`].
+    pub(super) fn begin_request(&self) {
+        self.clock.in_flight.set(self.clock.in_flight.get() + 1);
+        self.clock.head_since.set(None);
+    }
+
+    /// An HTTP/1 answer that is not out by then is cut off. (HTTP/2 answers are not: their connection has others.)
+    pub(super) fn cut_at(&self, at: Option<Instant>) {
+        if !self.http2 {
+            self.clock.cut_at.set(at);
+        }
+    }
+
+    /// The response's last byte was handed over, or nobody wants it any more.
+    pub(super) fn end_request(&self, now: Instant) {
+        let clock = &self.clock;
+        clock.in_flight.set(clock.in_flight.get().saturating_sub(1));
+        clock.cut_at.set(None);
+        clock.rests_since.set(now);
+        clock.read_by_then.set(self.activity.bytes_read());
+    }
+}
+
+/// How a driven connection ended.
+pub(super) enum Ended {
+    /// By itself.
+    Served(hyper::Result<()>),
+    /// A head did not arrive in time.
+    HeadTimeout,
+    /// It could not be ended gracefully in time.
+    Cut,
+}
+
+/// Polls a connection, with its limits of time and the listener's drain.
+pub(super) async fn drive<C>(
+    downstream: &Downstream,
+    connection: C,
+    mut stopped: watch::Receiver<Stop>,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> Ended
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = std::pin::pin!(connection);
+    let mut drained = std::pin::pin!(stopped.wait_for(|stop| *stop == Stop::Connections));
+    let mut watch = Watch::new(downstream);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Ended::Served(ended));
+        }
+        let draining = !watch.ending && drained.as_mut().poll(cx).is_ready();
+        match watch.poll(cx, draining) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Verdict::HeadTimeout) => Poll::Ready(Ended::HeadTimeout),
+            Poll::Ready(Verdict::Cut) => Poll::Ready(Ended::Cut),
+            Poll::Ready(Verdict::ShutDown) => {
+                shut_down(connection.as_mut());
+                // To register the waker with what the shutdown has changed.
+                connection.as_mut().poll(cx).map(Ended::Served)
+            }
+        }
+    })
+    .await
+}
+
+/// What the clock says of a connection.
+enum Verdict {
+    ShutDown,
+    HeadTimeout,
+    Cut,
+}
+
+/// The limits of time of one connection, on one alarm.
+struct Watch<'a> {
+    downstream: &'a Downstream,
+    alarm: Alarm,
+    header: Option<Duration>,
+    idle: Option<Duration>,
+    ends_at: Option<Instant>,
+    armed: Option<Instant>,
+    /// It was asked to end.
+    ending: bool,
+}
+
+impl<'a> Watch<'a> {
+    fn new(downstream: &'a Downstream) -> Self {
+        let active = downstream.local.active(&downstream.worker);
+        let limits = active.as_ref().map(|active| &active.listener.limits);
+        Self {
+            alarm: downstream.worker.tick.alarm(),
+            header: limits.and_then(|limits| limits.header_timeout),
+            idle: limits.and_then(|limits| limits.idle),
+            ends_at: limits.and_then(|limits| limits.max_age).map(|age| Instant::now() + age),
+            armed: None,
+            ending: false,
+            downstream,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, draining: bool) -> Poll<Verdict> {
+        if draining {
+            return self.shut_down();
+        }
+        let (next, verdict) = self.next();
+        if self.armed != next {
+            self.armed = next;
+            self.alarm.set(next);
+        }
+        if next.is_none() {
+            return Poll::Pending;
+        }
+        ready!(self.alarm.poll_elapsed(cx));
+        match verdict {
+            // Asked again and still there: whoever is at the other end does not read.
+            Verdict::ShutDown if self.ending => Poll::Ready(Verdict::Cut),
+            Verdict::ShutDown => self.shut_down(),
+            verdict => Poll::Ready(verdict),
+        }
+    }
+
+    fn shut_down(&mut self) -> Poll<Verdict> {
+        self.ending = true;
+        self.ends_at = None;
+        Poll::Ready(Verdict::ShutDown)
+    }
+
+    /// The next limit, as the connection stands now.
+    fn next(&self) -> (Option<Instant>, Verdict) {
+        let downstream = self.downstream;
+        if downstream.clock.in_flight.get() > 0 {
+            // hyper does not ask for more of a body while its reader is slow: the deadline is kept from here.
+            return match (downstream.clock.cut_at.get(), self.ends_at) {
+                (Some(cut), Some(aged)) if cut >= aged => (Some(aged), Verdict::ShutDown),
+                (Some(cut), _) => (Some(cut + TICK), Verdict::Cut),
+                (None, aged) => (aged, Verdict::ShutDown),
+            };
+        }
+        let arriving = downstream.activity.bytes_read() > downstream.clock.read_by_then.get();
+        if !downstream.http2 && arriving {
+            let since = downstream.clock.head_since.get().unwrap_or_else(Instant::now);
+            downstream.clock.head_since.set(Some(since));
+            return (self.header.map(|limit| since + limit), Verdict::HeadTimeout);
+        }
+        let rested = self.idle.map(|idle| downstream.clock.rests_since.get() + idle);
+        match (rested, self.ends_at) {
+            (Some(rested), Some(aged)) => (Some(rested.min(aged)), Verdict::ShutDown),
+            (rested, aged) => (rested.or(aged), Verdict::ShutDown),
+        }
+    }
+}
