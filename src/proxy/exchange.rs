@@ -164,7 +164,13 @@ impl Drop for Exchange {
         let now = Instant::now();
         self.downstream.end_request(now);
         if !self.complete {
-            self.broke(Reason::ClientGone, "the caller went away before the answer was complete");
+            match self.downstream.cut_for() {
+                Some(reason) => self.broke(reason, "the caller did not read the answer in time"),
+                None => {
+                    let detail = "the caller went away before the answer was complete";
+                    self.broke(Reason::ClientGone, detail);
+                }
+            }
         }
         if self.reason == Some(Reason::ClientGone) {
             self.status = 499;

@@ -78,7 +78,6 @@ pub(crate) fn pass_back(
     deadline.see_response(&parts.headers);
     let cut_at = deadline.overall.filter(|_| !deadline.ends_at_head);
     timer.set(cut_at);
-    exchange.downstream.cut_at(cut_at);
     exchange.status = parts.status.as_u16();
     exchange.grpc_status = classify::grpc_status(&parts.headers);
     let to_http2 = exchange.version == Version::HTTP_2;
@@ -88,6 +87,7 @@ pub(crate) fn pass_back(
     parts.version = if to_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let now = Instant::now();
     exchange.head_at = Some(now);
+    exchange.downstream.limit_answer(cut_at, route.idle, now);
     let mut idle = exchange.downstream.worker.tick.alarm();
     idle.set(route.idle.map(|idle| now + idle));
     let mut forwarded = Box::new(Forwarded {
