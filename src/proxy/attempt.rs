@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::balance::Tried;
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
 use crate::base::error::{ProxyError, Reason};
-use crate::io::request_body::RequestBody;
+use crate::io::request_body::{BodySource, RequestBody};
 use crate::io::tick::Timer;
 use crate::metrics::AttemptOutcome;
 use crate::net::{SendFailure, UpstreamResponse};
@@ -33,6 +33,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) per_try: Option<std::time::Duration>,
     /// Nothing may move for this long.
     pub(crate) idle: Option<std::time::Duration>,
+    /// Whose movement is looked at.
+    pub(crate) body: Option<&'a BodySource>,
 }
 
 /// A response whose body is still to come, and all that must be held until then.
@@ -79,18 +81,25 @@ impl Plan<'_> {
     ) -> Result<Answer, Failed> {
         let start = Instant::now();
         let bound = self.deadline.of_attempt(self.per_try, start);
-        let idle = self.idle.and_then(|idle| start.checked_add(idle));
-        let bound = match (bound, idle) {
-            (Some(bound), Some(idle)) => Some(bound.min(idle)),
-            (bound, idle) => bound.or(idle),
-        };
-        let mut timer = self.worker.tick.timer(bound);
+        let mut timer = self.worker.tick.timer(self.or_idle(bound, start));
         let guard = endpoint.start(start);
         let sent = Cell::new(false);
-        let exchange = pin!(self.exchange(endpoint, fresh, request, &sent));
-        let answered = timer.limit(exchange).await;
-        let now = Instant::now();
-        let result = answered.unwrap_or_else(|_| Err(self.timed_out(endpoint, sent.get(), now)));
+        let mut exchange = pin!(self.exchange(endpoint, fresh, request, &sent));
+        let mut moved = self.moved();
+        let (answered, now) = loop {
+            let answered = timer.limit(exchange.as_mut()).await;
+            let now = Instant::now();
+            if answered.is_ok() || moved == self.moved() || bound.is_some_and(|at| at <= now) {
+                break (answered, now);
+            }
+            // The request's body is still on its way: the stream is not idle.
+            moved = self.moved();
+            timer.set(self.or_idle(bound, now));
+        };
+        let result = answered.unwrap_or_else(|_| {
+            let idle = bound.is_none_or(|bound| now < bound);
+            Err(self.timed_out(endpoint, sent.get(), idle, now))
+        });
         let metrics = &self.local.upstream.metrics;
         match result {
             Ok((response, connection, slot)) => {
@@ -105,6 +114,17 @@ impl Plan<'_> {
                 Err(failed)
             }
         }
+    }
+
+    /// `bound`, or when nothing has moved since `now` for too long.
+    fn or_idle(&self, bound: Option<Instant>, now: Instant) -> Option<Instant> {
+        let idle = self.idle.and_then(|idle| now.checked_add(idle));
+        bound.into_iter().chain(idle).min()
+    }
+
+    /// Bytes of the request's body that have come.
+    fn moved(&self) -> u64 {
+        self.body.map_or(0, BodySource::received)
     }
 
     fn settle(
@@ -164,10 +184,10 @@ impl Plan<'_> {
         Failed { end, error: ProxyError::new(reason, self.named(endpoint, &failure.to_string())) }
     }
 
-    fn timed_out(&self, endpoint: &Endpoint, sent: bool, now: Instant) -> Failed {
+    fn timed_out(&self, endpoint: &Endpoint, sent: bool, idle: bool, now: Instant) -> Failed {
         let (end, reason, text) = if self.deadline.expired(now) {
             (AttemptEnd::Final, Reason::Timeout, "no answer before the deadline")
-        } else if self.per_try.is_none() {
+        } else if idle {
             (AttemptEnd::Final, Reason::StreamIdle, "nothing moved for the route's idle time")
         } else if sent {
             (

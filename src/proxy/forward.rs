@@ -67,6 +67,7 @@ pub(crate) async fn forward(
         deadline,
         per_try: route.retry.per_try,
         idle: route.idle,
+        body: Some(&body),
     };
     match attempts(&plan, &mut exchange, route, parts, &body).await {
         Err(error) => {

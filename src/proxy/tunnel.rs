@@ -122,7 +122,8 @@ async fn reach(
     route: &Route,
     deadline: Deadline,
 ) -> Result<(Socket, impl Sized + 'static + use<>, u32), ProxyError> {
-    let plan = Plan { worker, local, http2: false, deadline, per_try: None, idle: None };
+    let plan =
+        Plan { worker, local, http2: false, deadline, per_try: None, idle: None, body: None };
     let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
     let mut tried = Tried::new();
     let mut attempt = 1;
