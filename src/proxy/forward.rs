@@ -172,12 +172,14 @@ fn attempt_request(
     body: &BodySource,
     now: Instant,
 ) -> Request<RequestBody> {
-    if let Some(remaining) = plan.deadline.remaining(now)
-        && !plan.deadline.ends_at_head
-    {
+    if let Some(remaining) = plan.deadline.remaining(now) {
         let headers = &mut head.headers;
-        headers.insert(deadline::TIMEOUT_MS, deadline::timeout_ms(remaining));
-        if grpc {
+        // A deadline that ends at the head is not told, for it would cut the stream off; but what a caller has said must
+        // not go on as it was.
+        if !plan.deadline.ends_at_head || headers.contains_key(deadline::TIMEOUT_MS) {
+            headers.insert(deadline::TIMEOUT_MS, deadline::timeout_ms(remaining));
+        }
+        if grpc && !plan.deadline.ends_at_head {
             headers.insert(deadline::GRPC_TIMEOUT, deadline::grpc_timeout(remaining));
         }
         if headers.contains_key(deadline::ENVOY_EXPECTED_MS) {
