@@ -163,11 +163,14 @@ impl Plan<'_> {
             },
             error,
         })?;
-        let reused = connection.is_reused_http1();
         sent.set(true);
         match connection.send(request).await {
             Ok(response) => Ok((response, connection, slot)),
-            Err(failure) => Err(self.not_answered(endpoint, &failure, reused)),
+            Err(failure) => {
+                // Asked afterwards: sending is what makes a second use of it.
+                let reused = connection.is_reused_http1();
+                Err(self.not_answered(endpoint, &failure, reused))
+            }
         }
     }
 
