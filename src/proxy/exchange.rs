@@ -12,6 +12,7 @@ use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::metrics::GaugeGuard;
 use crate::policy::classify::is_grpc;
+use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{LogFilter, Route};
 use crate::upstream::LocalUpstream;
 
@@ -45,6 +46,8 @@ pub(crate) struct Exchange {
     /// Why the proxy answered itself, or why the answer is not whole.
     pub(crate) reason: Option<Reason>,
     pub(crate) detail: Option<String>,
+    /// Why the last attempt was not followed by another, where there were grounds for one.
+    pub(crate) retry_suppressed: Option<SuppressedReason>,
     /// When the head of the answer was handed over.
     pub(crate) head_at: Option<Instant>,
     pub(crate) body: Option<BodySource>,
@@ -82,6 +85,7 @@ impl Exchange {
             grpc_status: None,
             reason: None,
             detail: None,
+            retry_suppressed: None,
             head_at: None,
             body: None,
             sent: 0,
@@ -149,6 +153,7 @@ impl Exchange {
             duration_ms: round(millis(now)),
             head_ms: self.head_at.map(|at| round(millis(at))),
             attempts: self.attempts,
+            retry_suppressed: self.retry_suppressed.map(SuppressedReason::word),
             upstream: self.upstream.as_ref().map(|local| &*local.upstream.name),
             endpoint: self.endpoint.as_ref().map(|endpoint| &endpoint.address as _),
             received_bytes: self.body.as_ref().map_or(0, BodySource::received),

@@ -127,7 +127,7 @@ async fn attempts(
     body: &BodySource,
 ) -> Result<Answer, ProxyError> {
     let mut tried = Tried::new();
-    let mut resent_once = false;
+    let (mut resent_once, mut may_have_run) = (false, false);
     let mut head = Some(parts);
     loop {
         let now = Instant::now();
@@ -144,7 +144,7 @@ async fn attempts(
         let Some(head) = (if last { head.take() } else { head.clone() }) else {
             return Err(ProxyError::new(Reason::UpstreamClosed, "no attempt is left"));
         };
-        let endpoint = plan.pick(&mut tried)?;
+        let endpoint = plan.pick(&mut tried).map_err(|error| whole(error, may_have_run))?;
         exchange.endpoint = Some(Arc::clone(&endpoint));
         let request = attempt_request(head, plan, exchange.grpc, body, now);
         let ended = plan.attempt(&endpoint, resent_once, request).await;
@@ -153,7 +153,10 @@ async fn attempts(
             Err(failed) => failed.end,
         };
         match decide(plan, exchange, route, body, &ended, end, resent_once) {
-            RetryDecision::Stop(_) => return ended.map_err(|failed| failed.error),
+            RetryDecision::Stop(suppressed) => {
+                exchange.retry_suppressed = suppressed;
+                return ended.map_err(|failed| whole(failed.error, may_have_run));
+            }
             RetryDecision::Resend => {}
             RetryDecision::ResendOnce => resent_once = true,
             RetryDecision::Retry { wait } => {
@@ -161,8 +164,14 @@ async fn attempts(
                 Box::pin(tokio::time::sleep(wait)).await;
             }
         }
+        may_have_run |= end.may_have_run();
         plan.local.upstream.metrics.retry(cause_of(end));
     }
+}
+
+/// What the last failure says of the whole request.
+fn whole(error: ProxyError, may_have_run: bool) -> ProxyError {
+    if may_have_run { error.after_one_that_may_have_run() } else { error }
 }
 
 fn attempt_request(

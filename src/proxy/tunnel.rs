@@ -257,6 +257,7 @@ impl TcpLine {
             duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
             head_ms: None,
             attempts: self.attempts,
+            retry_suppressed: None,
             upstream: Some(&local.upstream.name),
             endpoint: None,
             received_bytes: self.relayed.sent,
