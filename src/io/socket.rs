@@ -52,6 +52,11 @@ impl Activity {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// Bytes received and sent so far.
+    pub fn bytes_moved(&self) -> u64 {
+        self.bytes_read() + self.bytes_written()
+    }
+
     /// Ends the connection in RST instead of FIN: the only way to tell an HTTP/1.0 peer that a response was cut short.
     pub fn reset_on_close(&self) {
         self.reset_on_close.store(true, Ordering::Relaxed);

@@ -1,6 +1,5 @@
 //! One try: a place, an endpoint, a connection, the head of a response.
 
-use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,45 +10,49 @@ use tokio::time::Instant;
 use crate::balance::Tried;
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
 use crate::base::error::{ProxyError, Reason};
-use crate::io::request_body::RequestBody;
-use crate::io::tick::Timer;
+use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::AttemptOutcome;
 use crate::net::{SendFailure, UpstreamResponse};
-use crate::policy::classify::{self, Outcome};
+use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, LocalUpstream, Slot};
 
+use super::exchange::Exchange;
+use super::response::Flow;
 use super::worker::Worker;
 
 /// What does not change between the attempts of a request.
 #[derive(Debug)]
-pub(crate) struct Plan<'a> {
-    pub(crate) worker: &'a Worker,
-    pub(crate) local: &'a Rc<LocalUpstream>,
+pub(super) struct Plan<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) local: &'a Rc<LocalUpstream>,
     /// HTTP/2 is spoken upstream.
-    pub(crate) http2: bool,
-    pub(crate) deadline: Deadline,
-    pub(crate) per_try: Option<std::time::Duration>,
+    pub(super) http2: bool,
+    /// A gRPC call: its status counts.
+    pub(super) grpc: bool,
+    pub(super) deadline: Deadline,
+    pub(super) per_try: Option<std::time::Duration>,
     /// Nothing may move for this long.
-    pub(crate) idle: Option<std::time::Duration>,
+    pub(super) idle: Option<std::time::Duration>,
+    /// Whose movement is looked at.
+    pub(super) body: Option<&'a BodySource>,
 }
 
-/// A response whose body is still to come, and all that must be held until then.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) response: UpstreamResponse,
-    pub(crate) connection: Connection,
-    pub(crate) timer: Timer,
-    pub(crate) endpoint: EndpointGuard,
-    pub(crate) slot: Slot,
+/// How far an attempt has come, and what it holds.
+#[derive(Debug, Default)]
+struct Progress {
+    slot: Option<Slot>,
+    connection: Option<Connection>,
+    /// The request was handed to the connection.
+    sent: bool,
 }
 
 /// An attempt without a response.
 #[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) end: AttemptEnd,
-    pub(crate) error: ProxyError,
+pub(super) struct Failed {
+    pub(super) end: AttemptEnd,
+    pub(super) error: ProxyError,
 }
 
 impl Failed {
@@ -60,44 +63,62 @@ impl Failed {
 
 impl Plan<'_> {
     /// Chooses an endpoint that was not tried yet, as long as there is one.
-    pub(crate) fn pick(&self, tried: &mut Tried) -> Result<Arc<Endpoint>, ProxyError> {
+    pub(super) fn pick(
+        &self,
+        tried: &mut Tried,
+        now: Instant,
+    ) -> Result<Arc<Endpoint>, ProxyError> {
         let upstream = &self.local.upstream;
         let endpoints = upstream.endpoints();
         let rng = &mut self.worker.rng.borrow_mut();
-        let picked = upstream.balancer.pick(&endpoints, tried, Instant::now(), rng);
+        let picked = upstream.balancer.pick(&endpoints, tried, now, rng);
         let endpoint = picked.ok_or_else(|| upstream.nothing_to_pick())?;
         tried.note(endpoint.id);
         Ok(Arc::clone(endpoint))
     }
 
-    /// Makes one attempt at `endpoint`. `fresh`: not on a kept connection.
-    pub(crate) async fn attempt(
+    /// Makes one attempt at `endpoint`, at `start`. `fresh`: not on a kept connection. What is held until the end of the
+    /// response goes into the `exchange`.
+    pub(super) async fn attempt(
         &self,
         endpoint: &Arc<Endpoint>,
         fresh: bool,
         request: Request<RequestBody>,
-    ) -> Result<Answer, Failed> {
-        let start = Instant::now();
+        exchange: &mut Exchange,
+        start: Instant,
+    ) -> Result<UpstreamResponse, Failed> {
         let bound = self.deadline.of_attempt(self.per_try, start);
-        let idle = self.idle.and_then(|idle| start.checked_add(idle));
-        let bound = match (bound, idle) {
-            (Some(bound), Some(idle)) => Some(bound.min(idle)),
-            (bound, idle) => bound.or(idle),
-        };
-        let mut timer = self.worker.tick.timer(bound);
+        let mut timer = self.worker.tick.timer(self.or_idle(bound, start));
         let guard = endpoint.start(start);
-        let sent = Cell::new(false);
-        let exchange = pin!(self.exchange(endpoint, fresh, request, &sent));
-        let answered = timer.limit(exchange).await;
+        let mut progress = Progress::default();
+        let answered = {
+            let mut asking = pin!(self.ask(endpoint, fresh, request, &mut progress));
+            let mut moved = self.moved();
+            loop {
+                let answered = timer.limit(asking.as_mut()).await;
+                let now = Instant::now();
+                let idle = bound.is_none_or(|at| now < at);
+                if answered.is_ok() || !idle || moved == self.moved() {
+                    break answered.map_err(|_| idle);
+                }
+                // The request's body is still on its way: the stream is not idle.
+                moved = self.moved();
+                timer.set(self.or_idle(bound, now));
+            }
+        };
         let now = Instant::now();
-        let result = answered.unwrap_or_else(|_| Err(self.timed_out(endpoint, sent.get(), now)));
         let metrics = &self.local.upstream.metrics;
-        match result {
-            Ok((response, connection, slot)) => {
+        match answered
+            .unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)))
+        {
+            Ok(response) => {
                 metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
-                let grpc_status = classify::grpc_status(response.headers());
-                self.settle(&guard, response.status(), grpc_status, now);
-                Ok(Answer { response, connection, timer, endpoint: guard, slot })
+                let status = if self.grpc { grpc_status(response.headers()) } else { None };
+                exchange.grpc_status = status;
+                exchange.head_at = Some(now);
+                self.settle(&guard, response.status(), status, now);
+                exchange.flow = Some(Flow::new(timer, guard, progress.connection, progress.slot));
+                Ok(response)
             }
             Err(failed) => {
                 metrics.attempt(outcome_word(&failed));
@@ -105,6 +126,17 @@ impl Plan<'_> {
                 Err(failed)
             }
         }
+    }
+
+    /// `bound`, or when nothing has moved since `now` for too long.
+    fn or_idle(&self, bound: Option<Instant>, now: Instant) -> Option<Instant> {
+        let idle = self.idle.and_then(|idle| now.checked_add(idle));
+        bound.into_iter().chain(idle).min()
+    }
+
+    /// Bytes of the request's body that have come.
+    fn moved(&self) -> u64 {
+        self.body.map_or(0, BodySource::received)
     }
 
     fn settle(
@@ -126,29 +158,29 @@ impl Plan<'_> {
         });
     }
 
-    async fn exchange(
+    async fn ask(
         &self,
         endpoint: &Arc<Endpoint>,
         fresh: bool,
         request: Request<RequestBody>,
-        sent: &Cell<bool>,
-    ) -> Result<(UpstreamResponse, Connection, Slot), Failed> {
+        progress: &mut Progress,
+    ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
         let slot = self.local.enter(tick, deadline).await.map_err(Failed::last)?;
+        progress.slot = Some(slot);
         let connected = self.local.connect(endpoint, self.http2, fresh, tick, deadline).await;
-        let mut connection = connected.map_err(|error| Failed {
+        let connection = connected.map_err(|error| Failed {
             end: match error.reason {
                 Reason::ConnectFailed => AttemptEnd::NotSent,
                 _ => AttemptEnd::Final,
             },
             error,
         })?;
+        progress.sent = true;
+        let connection = progress.connection.insert(connection);
         let reused = connection.is_reused_http1();
-        sent.set(true);
-        match connection.send(request).await {
-            Ok(response) => Ok((response, connection, slot)),
-            Err(failure) => Err(self.not_answered(endpoint, &failure, reused)),
-        }
+        let sent = connection.send(request).await;
+        sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
     }
 
     fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {
@@ -164,10 +196,10 @@ impl Plan<'_> {
         Failed { end, error: ProxyError::new(reason, self.named(endpoint, &failure.to_string())) }
     }
 
-    fn timed_out(&self, endpoint: &Endpoint, sent: bool, now: Instant) -> Failed {
+    fn timed_out(&self, endpoint: &Endpoint, sent: bool, idle: bool, now: Instant) -> Failed {
         let (end, reason, text) = if self.deadline.expired(now) {
             (AttemptEnd::Final, Reason::Timeout, "no answer before the deadline")
-        } else if self.per_try.is_none() {
+        } else if idle {
             (AttemptEnd::Final, Reason::StreamIdle, "nothing moved for the route's idle time")
         } else if sent {
             (

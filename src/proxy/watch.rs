@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::base::error::Reason;
 use crate::io::tick::{Alarm, TICK};
 
 use super::connection::Downstream;
@@ -24,6 +25,12 @@ pub(super) struct Clock {
     read_by_then: Cell<u64>,
     /// When an HTTP/1 answer must be out, whatever its reader does.
     cut_at: Cell<Option<Instant>>,
+    /// When an HTTP/1 answer is looked at: has anything moved since, and for how long nothing may.
+    stalls_at: Cell<Option<Instant>>,
+    idle: Cell<Option<Duration>>,
+    moved_by_then: Cell<u64>,
+    /// Why an answer was cut off from here.
+    cut_for: Cell<Option<Reason>>,
     /// When the head that is arriving began to.
     head_since: Cell<Option<Instant>>,
 }
@@ -37,6 +44,10 @@ impl Clock {
             // What was read to tell the protocols apart belongs to a head already.
             read_by_then: Cell::new(0),
             cut_at: Cell::new(None),
+            stalls_at: Cell::new(None),
+            idle: Cell::new(None),
+            moved_by_then: Cell::new(0),
+            cut_for: Cell::new(None),
             head_since: Cell::new(None),
         }
     }
@@ -49,10 +60,45 @@ impl Downstream {
         self.clock.head_since.set(None);
     }
 
-    /// An HTTP/1 answer that is not out by then is cut off. (HTTP/2 answers are not: their connection has others.)
-    pub(super) fn cut_at(&self, at: Option<Instant>) {
-        if !self.http2 {
-            self.clock.cut_at.set(at);
+    /// An HTTP/1 answer that is not out by `cut_at`, or does not move for `idle`, is cut off even while its caller does
+    /// not read: hyper does not ask its body for more then. (HTTP/2 answers are not: their connection has others.)
+    pub(super) fn limit_answer(
+        &self,
+        cut_at: Option<Instant>,
+        idle: Option<Duration>,
+        now: Instant,
+    ) {
+        if self.http2 {
+            return;
+        }
+        let clock = &self.clock;
+        clock.cut_at.set(cut_at);
+        clock.idle.set(idle);
+        clock.moved_by_then.set(self.activity.bytes_moved());
+        // The body keeps the same limit for what its upstream does, and goes first.
+        clock.stalls_at.set(idle.map(|idle| now + idle + TICK));
+    }
+
+    /// True when something has moved since it was last looked at: the answer is not stalled, look again later.
+    fn has_moved(&self) -> bool {
+        let (clock, moved) = (&self.clock, self.activity.bytes_moved());
+        if clock.moved_by_then.replace(moved) == moved {
+            return false;
+        }
+        clock.stalls_at.set(clock.idle.get().map(|idle| Instant::now() + idle));
+        true
+    }
+
+    /// Why the answer was cut off, where the connection's limits have done it.
+    pub(super) fn cut_for(&self) -> Option<Reason> {
+        self.clock.cut_for.get()
+    }
+
+    /// Ends the connection in a reset: what was sent of the answer must not be taken for all of it.
+    fn cut(&self, reason: Reason) {
+        if self.clock.in_flight.get() > 0 {
+            self.clock.cut_for.set(Some(reason));
+            self.activity.reset_on_close();
         }
     }
 
@@ -61,6 +107,7 @@ impl Downstream {
         let clock = &self.clock;
         clock.in_flight.set(clock.in_flight.get().saturating_sub(1));
         clock.cut_at.set(None);
+        clock.stalls_at.set(None);
         clock.rests_since.set(now);
         clock.read_by_then.set(self.activity.bytes_read());
     }
@@ -97,7 +144,10 @@ where
         match watch.poll(cx, draining) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Verdict::HeadTimeout) => Poll::Ready(Ended::HeadTimeout),
-            Poll::Ready(Verdict::Cut) => Poll::Ready(Ended::Cut),
+            Poll::Ready(Verdict::Cut(reason)) => {
+                downstream.cut(reason);
+                Poll::Ready(Ended::Cut)
+            }
             Poll::Ready(Verdict::ShutDown) => {
                 shut_down(connection.as_mut());
                 // To register the waker with what the shutdown has changed.
@@ -112,7 +162,7 @@ where
 enum Verdict {
     ShutDown,
     HeadTimeout,
-    Cut,
+    Cut(Reason),
 }
 
 /// The limits of time of one connection, on one alarm.
@@ -146,20 +196,23 @@ impl<'a> Watch<'a> {
         if draining {
             return self.shut_down();
         }
-        let (next, verdict) = self.next();
-        if self.armed != next {
-            self.armed = next;
-            self.alarm.set(next);
-        }
-        if next.is_none() {
-            return Poll::Pending;
-        }
-        ready!(self.alarm.poll_elapsed(cx));
-        match verdict {
-            // Asked again and still there: whoever is at the other end does not read.
-            Verdict::ShutDown if self.ending => Poll::Ready(Verdict::Cut),
-            Verdict::ShutDown => self.shut_down(),
-            verdict => Poll::Ready(verdict),
+        loop {
+            let (next, verdict) = self.next();
+            if self.armed != next {
+                self.armed = next;
+                self.alarm.set(next);
+            }
+            if next.is_none() {
+                return Poll::Pending;
+            }
+            ready!(self.alarm.poll_elapsed(cx));
+            return match verdict {
+                Verdict::Cut(Reason::StreamIdle) if self.downstream.has_moved() => continue,
+                // Asked again and still there: whoever is at the other end does not read.
+                Verdict::ShutDown if self.ending => Poll::Ready(Verdict::Cut(Reason::ClientGone)),
+                Verdict::ShutDown => self.shut_down(),
+                verdict => Poll::Ready(verdict),
+            };
         }
     }
 
@@ -173,12 +226,12 @@ impl<'a> Watch<'a> {
     fn next(&self) -> (Option<Instant>, Verdict) {
         let downstream = self.downstream;
         if downstream.clock.in_flight.get() > 0 {
-            // hyper does not ask for more of a body while its reader is slow: the deadline is kept from here.
-            return match (downstream.clock.cut_at.get(), self.ends_at) {
-                (Some(cut), Some(aged)) if cut >= aged => (Some(aged), Verdict::ShutDown),
-                (Some(cut), _) => (Some(cut + TICK), Verdict::Cut),
-                (None, aged) => (aged, Verdict::ShutDown),
-            };
+            let clock = &downstream.clock;
+            let cut = clock.cut_at.get().map(|at| (at + TICK, Verdict::Cut(Reason::Timeout)));
+            let stalled = clock.stalls_at.get().map(|at| (at, Verdict::Cut(Reason::StreamIdle)));
+            let aged = self.ends_at.map(|at| (at, Verdict::ShutDown));
+            let first = [cut, stalled, aged].into_iter().flatten().min_by_key(|(at, _)| *at);
+            return first.map_or((None, Verdict::ShutDown), |(at, verdict)| (Some(at), verdict));
         }
         let arriving = downstream.activity.bytes_read() > downstream.clock.read_by_then.get();
         if !downstream.http2 && arriving {
