@@ -116,10 +116,13 @@ fn check_host(head: &Parts, fields: &RequestFields) -> Result<Option<HeaderValue
 fn is_authority(host: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let name = host.iter().take_while(|byte| plain(byte)).count();
-    if name > 0 && name == host.len() {
-        return true;
+    match &host[name..] {
+        [] if name > 0 => true,
+        [b':', port @ ..] if name > 0 && (1..=5).contains(&port.len()) => {
+            std::str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
+        }
+        _ => !host.contains(&b'@') && Authority::try_from(host).is_ok(),
     }
-    !host.contains(&b'@') && Authority::try_from(host).is_ok()
 }
 
 #[cfg(test)]
