@@ -67,13 +67,16 @@ fn each_word_of_when_retries_what_it_names_and_nothing_else() {
         let retry = format!("{{ when: [{word}], per_try: 400ms, backoff: 1ms..1ms }}");
         setup = setup.route(&format!("match: {{ path: \"/{name}/*\" }}, retry: {retry}"));
     }
-    setup.upstream = "limits: { retry_budget: 100% }".to_owned();
+    setup.upstream = "protocol: http1, limits: { retry_budget: 100% }".to_owned();
     let proxy = Proxy::start(&setup.yaml());
     let mut wanted = 0;
     for (name, word, retried) in &words {
         for end in ends {
             let path = format!("/{name}/{end}");
-            let reply = get(proxy.address("outbound"), &path);
+            // A status of gRPC counts in an answer to a gRPC call only.
+            let kind = if end.starts_with("grpc") { "application/grpc" } else { "text/plain" };
+            let reply =
+                http(proxy.address("outbound"), "GET", &path, &[("content-type", kind)], b"");
             let expected = retried.contains(&end);
             wanted += usize::from(expected);
             assert_eq!(reply.text() == "second", expected, "{word} on {end}: {reply:?}");

@@ -17,6 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior, Sleep};
 /// The distance between two ticks: the most that an [`Alarm`] can be late.
 pub const TICK: Duration = Duration::from_millis(50);
 
+const TICK_NANOS: u64 = 50_000_000;
+
 /// Slots of the wheel: a deadline further away than `SLOTS` ticks is looked at once each turn (6.4 s).
 const SLOTS: usize = 128;
 
@@ -40,12 +42,11 @@ struct Wheel {
 struct Entry {
     /// The tick at which to fire; `u64::MAX`: not armed.
     due: u64,
-    /// How many places in slots name this entry: it is freed only when they have all been visited.
+    /// How many places in slots name this entry. They outlive its handle: whoever uses the entry next finds it filed, so
+    /// that a timer for each request files nothing most of the time.
     filings: u32,
     /// The tick of the filing that counts; others are left over from before the deadline was moved.
     next: u64,
-    /// No handle is left.
-    dropped: bool,
     waker: Option<Waker>,
 }
 
@@ -102,19 +103,16 @@ impl Tick {
 
 impl Wheel {
     fn insert(&mut self) -> u32 {
-        let entry = Entry { due: NEVER, ..Entry::default() };
         if let Some(key) = self.free.pop() {
-            self.entries[key as usize] = entry;
             return key;
         }
-        self.entries.push(entry);
+        self.entries.push(Entry { due: NEVER, ..Entry::default() });
         u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// The first tick at or after `at`.
     fn tick_of(&self, at: Instant) -> u64 {
-        let nanos = at.saturating_duration_since(self.start).as_nanos();
-        u64::try_from(nanos.div_ceil(TICK.as_nanos())).unwrap_or(NEVER - 1)
+        nanos(at.saturating_duration_since(self.start)).div_ceil(TICK_NANOS)
     }
 
     /// Puts the entry into the slot where its deadline will be noticed; one in the past fires at the next tick.
@@ -125,17 +123,22 @@ impl Wheel {
         self.slots[slot_of(entry.next)].push(key);
     }
 
+    /// Sets an entry's deadline, and files it where the place it has would come too late.
+    fn arm(&mut self, key: u32, due: u64) {
+        let ticks = self.ticks;
+        let entry = &mut self.entries[key as usize];
+        entry.due = due;
+        let noticed_in_time = entry.filings > 0 && entry.next > ticks && entry.next <= due;
+        if due != NEVER && !noticed_in_time {
+            self.file(key);
+        }
+    }
+
     /// Looks at one place of the slot under the hand. `Some` when the entry is due.
     fn visit(&mut self, key: u32) -> Option<Option<Waker>> {
         let now = self.ticks;
         let entry = &mut self.entries[key as usize];
         entry.filings -= 1;
-        if entry.dropped {
-            if entry.filings == 0 {
-                self.free.push(key);
-            }
-            return None;
-        }
         if entry.due <= now {
             return Some(entry.waker.take());
         }
@@ -156,8 +159,7 @@ impl Wheel {
                 }
                 continue;
             }
-            let elapsed = now.saturating_duration_since(self.start).as_nanos() / TICK.as_nanos();
-            if u128::from(self.ticks) >= elapsed {
+            if self.ticks >= nanos(now.saturating_duration_since(self.start)) / TICK_NANOS {
                 return None;
             }
             self.ticks += 1;
@@ -165,6 +167,14 @@ impl Wheel {
             std::mem::swap(&mut self.due, &mut self.slots[slot]);
         }
     }
+}
+
+/// In 64 bits, which hold 584 years: a division of 128 bits would cost more than all else here.
+fn nanos(duration: Duration) -> u64 {
+    duration
+        .as_secs()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 fn slot_of(tick: u64) -> usize {
@@ -184,13 +194,14 @@ impl Alarm {
     pub fn set(&mut self, at: Option<Instant>) {
         let mut wheel = self.wheel.0.borrow_mut();
         let due = at.map_or(NEVER, |at| wheel.tick_of(at));
-        let ticks = wheel.ticks;
-        let entry = &mut wheel.entries[self.key as usize];
-        entry.due = due;
-        let noticed_in_time = entry.filings > 0 && entry.next > ticks && entry.next <= due;
-        if due != NEVER && !noticed_in_time {
-            wheel.file(self.key);
-        }
+        wheel.arm(self.key, due);
+    }
+
+    /// Arms it for the last tick before `at`, at which it fires at once if that has passed already.
+    fn set_before(&mut self, at: Option<Instant>) {
+        let mut wheel = self.wheel.0.borrow_mut();
+        let due = at.map_or(NEVER, |at| wheel.tick_of(at).saturating_sub(2));
+        wheel.arm(self.key, due);
     }
 
     /// Ready when the armed time has passed; `Pending` for ever when not armed.
@@ -208,12 +219,6 @@ impl Alarm {
         Poll::Pending
     }
 
-    /// True where `at` is less than a tick beyond the wheel's last turn: the wheel could only be late.
-    fn is_near(&self, at: Instant) -> bool {
-        let wheel = self.wheel.0.borrow();
-        wheel.tick_of(at) <= wheel.ticks + 1
-    }
-
     /// Waits until the armed time has passed.
     pub async fn elapsed(&mut self) {
         std::future::poll_fn(|cx| self.poll_elapsed(cx)).await;
@@ -226,10 +231,7 @@ impl Drop for Alarm {
         let entry = &mut wheel.entries[self.key as usize];
         entry.waker = None;
         entry.due = NEVER;
-        entry.dropped = true;
-        if entry.filings == 0 {
-            wheel.free.push(self.key);
-        }
+        wheel.free.push(self.key);
     }
 }
 
@@ -251,7 +253,7 @@ impl Timer {
         self.at = at;
         self.exact = None;
         // One tick early: the rest is slept exactly.
-        self.alarm.set(at.map(|at| at.checked_sub(TICK).unwrap_or(at)));
+        self.alarm.set_before(at);
     }
 
     /// Ready when the time has passed; `Pending` for ever when not armed.
@@ -260,7 +262,7 @@ impl Timer {
         if let Some(exact) = &mut self.exact {
             return exact.as_mut().poll(cx);
         }
-        if self.alarm.is_near(at) || self.alarm.poll_elapsed(cx).is_ready() {
+        if self.alarm.poll_elapsed(cx).is_ready() {
             let exact = self.exact.insert(Box::pin(tokio::time::sleep_until(at)));
             return exact.as_mut().poll(cx);
         }
@@ -327,7 +329,7 @@ mod tests {
                 alarms.swap_remove(rng.below(alarms.len()));
             }
         }
-        assert!(wheel.0.borrow().entries.len() < 400, "entries are used again");
+        assert!(wheel.0.borrow().entries.len() <= 41, "entries are used again");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! What the end of an attempt or of a request means: for health, for metrics, and for the caller.
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::base::error::{Origin, Reason, RetrySafety};
 
@@ -64,12 +64,15 @@ pub fn is_overload(status: StatusCode, grpc_status: Option<u8>) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || grpc_status == Some(8)
 }
 
-/// True where the `content-type` is gRPC's: `application/grpc`, with `+proto` and parameters; not `application/grpc-web`.
+/// True where the `content-type` of `headers` is gRPC's, see [`is_grpc_type`].
 pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(is_grpc_type)
+}
+
+/// True for gRPC's content type: `application/grpc`, with `+proto` and parameters; not `application/grpc-web`.
+pub fn is_grpc_type(content_type: &HeaderValue) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    let Some((kind, rest)) =
-        headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().split_at_checked(GRPC.len()))
-    else {
+    let Some((kind, rest)) = content_type.as_bytes().split_at_checked(GRPC.len()) else {
         return false;
     };
     kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
@@ -140,8 +143,6 @@ pub const fn grpc_code(reason: Reason) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn with(name: &'static str, value: &'static str) -> HeaderMap {

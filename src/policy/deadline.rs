@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, UPGRADE};
+use http::header::UPGRADE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
@@ -123,16 +123,6 @@ impl Deadline {
         Self { overall: timeout.and_then(|t| received.checked_add(t)), ends_at_head }
     }
 
-    /// Takes note of a response's head: an event stream is meant to stay open.
-    pub fn see_response(&mut self, headers: &HeaderMap) {
-        const EVENTS: &[u8] = b"text/event-stream";
-        let events = headers.get(CONTENT_TYPE).is_some_and(|value| {
-            let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-            kind.trim_ascii().eq_ignore_ascii_case(EVENTS)
-        });
-        self.ends_at_head |= events;
-    }
-
     /// True where it has passed.
     pub fn expired(&self, now: Instant) -> bool {
         self.overall.is_some_and(|end| end <= now)
@@ -150,6 +140,12 @@ impl Deadline {
             (overall, per_try) => overall.or(per_try),
         }
     }
+}
+
+/// True for `text/event-stream`: such an answer is meant to stay open, so its deadline ends at its head.
+pub fn is_event_stream(content_type: &HeaderValue) -> bool {
+    let kind = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Writes the time left as `grpc-timeout`: rounded down, at least `1u`, in the finest unit of µ that 8 digits can hold.

@@ -1,6 +1,5 @@
 //! One try: a place, an endpoint, a connection, the head of a response.
 
-use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,46 +11,48 @@ use crate::balance::Tried;
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
-use crate::io::tick::Timer;
 use crate::metrics::AttemptOutcome;
 use crate::net::{SendFailure, UpstreamResponse};
-use crate::policy::classify::{self, Outcome};
+use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, LocalUpstream, Slot};
 
+use super::exchange::Exchange;
+use super::response::Flow;
 use super::worker::Worker;
 
 /// What does not change between the attempts of a request.
 #[derive(Debug)]
-pub(crate) struct Plan<'a> {
-    pub(crate) worker: &'a Worker,
-    pub(crate) local: &'a Rc<LocalUpstream>,
+pub(super) struct Plan<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) local: &'a Rc<LocalUpstream>,
     /// HTTP/2 is spoken upstream.
-    pub(crate) http2: bool,
-    pub(crate) deadline: Deadline,
-    pub(crate) per_try: Option<std::time::Duration>,
+    pub(super) http2: bool,
+    /// A gRPC call: its status counts.
+    pub(super) grpc: bool,
+    pub(super) deadline: Deadline,
+    pub(super) per_try: Option<std::time::Duration>,
     /// Nothing may move for this long.
-    pub(crate) idle: Option<std::time::Duration>,
+    pub(super) idle: Option<std::time::Duration>,
     /// Whose movement is looked at.
-    pub(crate) body: Option<&'a BodySource>,
+    pub(super) body: Option<&'a BodySource>,
 }
 
-/// A response whose body is still to come, and all that must be held until then.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) response: UpstreamResponse,
-    pub(crate) connection: Connection,
-    pub(crate) timer: Timer,
-    pub(crate) endpoint: EndpointGuard,
-    pub(crate) slot: Slot,
+/// How far an attempt has come, and what it holds.
+#[derive(Debug, Default)]
+struct Progress {
+    slot: Option<Slot>,
+    connection: Option<Connection>,
+    /// The request was handed to the connection.
+    sent: bool,
 }
 
 /// An attempt without a response.
 #[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) end: AttemptEnd,
-    pub(crate) error: ProxyError,
+pub(super) struct Failed {
+    pub(super) end: AttemptEnd,
+    pub(super) error: ProxyError,
 }
 
 impl Failed {
@@ -62,51 +63,62 @@ impl Failed {
 
 impl Plan<'_> {
     /// Chooses an endpoint that was not tried yet, as long as there is one.
-    pub(crate) fn pick(&self, tried: &mut Tried) -> Result<Arc<Endpoint>, ProxyError> {
+    pub(super) fn pick(
+        &self,
+        tried: &mut Tried,
+        now: Instant,
+    ) -> Result<Arc<Endpoint>, ProxyError> {
         let upstream = &self.local.upstream;
         let endpoints = upstream.endpoints();
         let rng = &mut self.worker.rng.borrow_mut();
-        let picked = upstream.balancer.pick(&endpoints, tried, Instant::now(), rng);
+        let picked = upstream.balancer.pick(&endpoints, tried, now, rng);
         let endpoint = picked.ok_or_else(|| upstream.nothing_to_pick())?;
         tried.note(endpoint.id);
         Ok(Arc::clone(endpoint))
     }
 
-    /// Makes one attempt at `endpoint`. `fresh`: not on a kept connection.
-    pub(crate) async fn attempt(
+    /// Makes one attempt at `endpoint`, at `start`. `fresh`: not on a kept connection. What is held until the end of the
+    /// response goes into the `exchange`.
+    pub(super) async fn attempt(
         &self,
         endpoint: &Arc<Endpoint>,
         fresh: bool,
         request: Request<RequestBody>,
-    ) -> Result<Answer, Failed> {
-        let start = Instant::now();
+        exchange: &mut Exchange,
+        start: Instant,
+    ) -> Result<UpstreamResponse, Failed> {
         let bound = self.deadline.of_attempt(self.per_try, start);
         let mut timer = self.worker.tick.timer(self.or_idle(bound, start));
         let guard = endpoint.start(start);
-        let sent = Cell::new(false);
-        let mut exchange = pin!(self.exchange(endpoint, fresh, request, &sent));
-        let mut moved = self.moved();
-        let (answered, now) = loop {
-            let answered = timer.limit(exchange.as_mut()).await;
-            let now = Instant::now();
-            if answered.is_ok() || moved == self.moved() || bound.is_some_and(|at| at <= now) {
-                break (answered, now);
+        let mut progress = Progress::default();
+        let answered = {
+            let mut asking = pin!(self.ask(endpoint, fresh, request, &mut progress));
+            let mut moved = self.moved();
+            loop {
+                let answered = timer.limit(asking.as_mut()).await;
+                let now = Instant::now();
+                let idle = bound.is_none_or(|at| now < at);
+                if answered.is_ok() || !idle || moved == self.moved() {
+                    break answered.map_err(|_| idle);
+                }
+                // The request's body is still on its way: the stream is not idle.
+                moved = self.moved();
+                timer.set(self.or_idle(bound, now));
             }
-            // The request's body is still on its way: the stream is not idle.
-            moved = self.moved();
-            timer.set(self.or_idle(bound, now));
         };
-        let result = answered.unwrap_or_else(|_| {
-            let idle = bound.is_none_or(|bound| now < bound);
-            Err(self.timed_out(endpoint, sent.get(), idle, now))
-        });
+        let now = Instant::now();
         let metrics = &self.local.upstream.metrics;
-        match result {
-            Ok((response, connection, slot)) => {
+        match answered
+            .unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)))
+        {
+            Ok(response) => {
                 metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
-                let grpc_status = classify::grpc_status(response.headers());
-                self.settle(&guard, response.status(), grpc_status, now);
-                Ok(Answer { response, connection, timer, endpoint: guard, slot })
+                let status = if self.grpc { grpc_status(response.headers()) } else { None };
+                exchange.grpc_status = status;
+                exchange.head_at = Some(now);
+                self.settle(&guard, response.status(), status, now);
+                exchange.flow = Some(Flow::new(timer, guard, progress.connection, progress.slot));
+                Ok(response)
             }
             Err(failed) => {
                 metrics.attempt(outcome_word(&failed));
@@ -146,32 +158,30 @@ impl Plan<'_> {
         });
     }
 
-    async fn exchange(
+    async fn ask(
         &self,
         endpoint: &Arc<Endpoint>,
         fresh: bool,
         request: Request<RequestBody>,
-        sent: &Cell<bool>,
-    ) -> Result<(UpstreamResponse, Connection, Slot), Failed> {
+        progress: &mut Progress,
+    ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
         let slot = self.local.enter(tick, deadline).await.map_err(Failed::last)?;
+        progress.slot = Some(slot);
         let connected = self.local.connect(endpoint, self.http2, fresh, tick, deadline).await;
-        let mut connection = connected.map_err(|error| Failed {
+        let connection = connected.map_err(|error| Failed {
             end: match error.reason {
                 Reason::ConnectFailed => AttemptEnd::NotSent,
                 _ => AttemptEnd::Final,
             },
             error,
         })?;
-        sent.set(true);
-        match connection.send(request).await {
-            Ok(response) => Ok((response, connection, slot)),
-            Err(failure) => {
-                // Asked afterwards: sending is what makes a second use of it.
-                let reused = connection.is_reused_http1();
-                Err(self.not_answered(endpoint, &failure, reused))
-            }
-        }
+        progress.sent = true;
+        let connection = progress.connection.insert(connection);
+        let sent = connection.send(request).await;
+        // Asked afterwards: sending is what makes a second use of it.
+        let reused = connection.is_reused_http1();
+        sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
     }
 
     fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {

@@ -3,93 +3,79 @@
 //! hyper has refused what is not HTTP at all (see the rulings on smuggling in `docs/SECURITY.md`); here stands what it
 //! lets through. Whatever passes is written anew in one form, so no ambiguity of ours reaches an upstream.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, VIA};
+use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Version};
-use hyper::body::Body;
+use http::{HeaderValue, Method, Version};
 
 use crate::base::error::Reason;
 
+use super::fields::RequestFields;
+
 /// Why a request is refused, for the log and the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) reason: Reason,
-    pub(crate) detail: &'static str,
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    pub(super) detail: &'static str,
 }
 
 const fn refuse(reason: Reason, detail: &'static str) -> Refusal {
     Refusal { reason, detail }
 }
 
-/// The authority that a request is for, as it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Host {
-    /// HTTP/1.0 without one.
-    None,
-    /// From `Host`, `:authority`, or the absolute form.
-    Named(HeaderValue),
-}
+/// Well-formed, but not to be met: answered on HTTP/2, too.
+pub(super) const EXPECTATION: &str = "only `Expect: 100-continue` is known";
 
-/// Checks a request's head.
+/// Checks a request's head. `bodiless`: no body follows it.
+///
+/// Returns the authority that the request is for, as it was written; only HTTP/1.0 may do without.
 ///
 /// # Errors
 /// The first reason to refuse it.
-pub(crate) fn check<B: Body>(request: &Request<B>, via: &HeaderValue) -> Result<Host, Refusal> {
-    check_framing(request)?;
-    check_target(request)?;
-    if let Some(expect) = request.headers().get(EXPECT)
-        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
-        return Err(refuse(Reason::BadHeader, "only `Expect: 100-continue` is known"));
+pub(super) fn check(
+    head: &Parts,
+    fields: &RequestFields,
+    bodiless: bool,
+) -> Result<Option<HeaderValue>, Refusal> {
+    check_framing(head, fields, bodiless)?;
+    check_target(head)?;
+    if fields.unknown_expectation {
+        return Err(refuse(Reason::BadHeader, EXPECTATION));
     }
-    if request.headers().get_all(VIA).iter().any(|seen| names(seen, via)) {
+    if fields.looped {
         return Err(refuse(Reason::Loop, "the request has passed this listener before"));
     }
-    check_host(request)
+    check_host(head, fields)
 }
 
-/// True where `seen`, a list, has `via` as one of its members.
-fn names(seen: &HeaderValue, via: &HeaderValue) -> bool {
-    seen.as_bytes().split(|byte| *byte == b',').any(|hop| hop.trim_ascii() == via.as_bytes())
-}
-
-fn check_framing<B: Body>(request: &Request<B>) -> Result<(), Refusal> {
-    let headers = request.headers();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if request.version() == Version::HTTP_10 {
-            return Err(refuse(Reason::BadHeader, "HTTP/1.0 has no Transfer-Encoding"));
-        }
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(refuse(Reason::BadHeader, "the only Transfer-Encoding is one `chunked`"));
-        }
+fn check_framing(head: &Parts, fields: &RequestFields, bodiless: bool) -> Result<(), Refusal> {
+    if fields.codings > 0 && head.version == Version::HTTP_10 {
+        return Err(refuse(Reason::BadHeader, "HTTP/1.0 has no Transfer-Encoding"));
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    if let Some(length) = lengths.next() {
-        let digits = length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty();
-        if !digits || lengths.next().is_some() {
-            return Err(refuse(Reason::BadHeader, "Content-Length is not one number"));
-        }
+    if fields.codings > 1 || fields.unknown_coding {
+        return Err(refuse(Reason::BadHeader, "the only Transfer-Encoding is one `chunked`"));
     }
-    let bodiless = matches!(*request.method(), Method::TRACE | Method::CONNECT);
-    if bodiless && !request.body().is_end_stream() && request.version() != Version::HTTP_2 {
+    if fields.lengths > 1 || fields.malformed_length {
+        return Err(refuse(Reason::BadHeader, "Content-Length is not one number"));
+    }
+    let wants_none = matches!(head.method, Method::TRACE | Method::CONNECT);
+    if wants_none && !bodiless && head.version != Version::HTTP_2 {
         return Err(refuse(Reason::BadHeader, "TRACE and CONNECT have no body"));
     }
     Ok(())
 }
 
-fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
-    let uri = request.uri();
-    if request.method() == Method::CONNECT {
+fn check_target(head: &Parts) -> Result<(), Refusal> {
+    let uri = &head.uri;
+    if head.method == Method::CONNECT {
         return match uri.authority() {
             Some(authority) if authority.port_u16().is_some() => Ok(()),
             _ => Err(refuse(Reason::BadHeader, "CONNECT wants `host:port`")),
         };
     }
     match uri.path_and_query() {
-        Some(path) if path.as_str() == "*" && request.method() == Method::OPTIONS => Ok(()),
+        Some(path) if path.as_str() == "*" && head.method == Method::OPTIONS => Ok(()),
         Some(path) if path.as_str().starts_with('/') => Ok(()),
-        // The absolute form of `OPTIONS *`, and of `/`, may have no path.
+        // The absolute form may have no path.
         None if uri.authority().is_some() => Ok(()),
         _ => Err(refuse(Reason::DownstreamProtocol, "the target is no path")),
     }?;
@@ -99,55 +85,66 @@ fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
     }
 }
 
-fn check_host<B>(request: &Request<B>) -> Result<Host, Refusal> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let header = hosts.next();
-    if hosts.next().is_some() {
+fn check_host(head: &Parts, fields: &RequestFields) -> Result<Option<HeaderValue>, Refusal> {
+    if fields.hosts > 1 {
         return Err(refuse(Reason::BadHeader, "more than one Host"));
     }
-    if let Some(host) = header
-        && Authority::try_from(host.as_bytes()).is_err()
-    {
+    let header = fields.host.as_ref();
+    if header.is_some_and(|host| !is_authority(host.as_bytes())) {
         return Err(refuse(Reason::BadHeader, "Host is not `name` or `name:port`"));
     }
-    let written = request.uri().authority();
-    let either = written.map(|authority| authority.as_str().as_bytes());
-    let either = either.or_else(|| header.map(HeaderValue::as_bytes));
-    if either.is_some_and(|authority| authority.contains(&b'@')) {
-        return Err(refuse(Reason::BadHeader, "Host names a user"));
+    let written = head.uri.authority().map(Authority::as_str);
+    if written.is_some_and(|authority| authority.contains('@')) {
+        return Err(refuse(Reason::BadHeader, "the target names a user"));
     }
     match (written, header) {
         (Some(authority), Some(host))
-            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
+            if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
         {
             Err(refuse(Reason::BadHeader, "Host contradicts the target"))
         }
-        (Some(authority), _) => HeaderValue::from_str(authority.as_str())
-            .map(Host::Named)
+        (_, Some(host)) => Ok(Some(host.clone())),
+        (Some(authority), None) => HeaderValue::from_str(authority)
+            .map(Some)
             .map_err(|_| refuse(Reason::BadHeader, "the target's authority is malformed")),
-        (None, Some(host)) => Ok(Host::Named(host.clone())),
-        (None, None) if request.version() == Version::HTTP_10 => Ok(Host::None),
+        (None, None) if head.version == Version::HTTP_10 => Ok(None),
         (None, None) => Err(refuse(Reason::BadHeader, "Host is missing")),
+    }
+}
+
+/// True for `name`, `name:port` and `[v6]:port` without user information. A plain name is told without the parser.
+fn is_authority(host: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let name = host.iter().take_while(|byte| plain(byte)).count();
+    match &host[name..] {
+        [] if name > 0 => true,
+        [b':', port @ ..] if name > 0 && (1..=5).contains(&port.len()) => {
+            std::str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
+        }
+        _ => !host.contains(&b'@') && Authority::try_from(host).is_ok(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::{Empty, Full};
+    use http::Request;
 
-    const VIA_US: HeaderValue = HeaderValue::from_static("1.1 outrigger (a.b)");
-
-    fn request(method: &str, uri: &str, headers: &[(&str, &str)]) -> Request<Empty<bytes::Bytes>> {
+    fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(Empty::new()).unwrap()
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn checked(head: &Parts, bodiless: bool) -> Result<Option<HeaderValue>, Refusal> {
+        let via = HeaderValue::from_static("1.1 outrigger (a.b)");
+        check(head, &RequestFields::find(&head.headers, &via), bodiless)
     }
 
     fn refused(method: &str, uri: &str, headers: &[(&str, &str)]) -> Option<&'static str> {
-        check(&request(method, uri, headers), &VIA_US).err().map(|refusal| refusal.detail)
+        checked(&head(method, uri, headers), true).err().map(|refusal| refusal.detail)
     }
 
     #[test]
@@ -158,7 +155,8 @@ mod tests {
             ("GET", "/", vec![host, host], "more than one Host"),
             ("GET", "/", vec![("host", "a b")], "Host is not `name` or `name:port`"),
             ("GET", "/", vec![("host", "")], "Host is not `name` or `name:port`"),
-            ("GET", "/", vec![("host", "u@a")], "Host names a user"),
+            ("GET", "/", vec![("host", "u@a")], "Host is not `name` or `name:port`"),
+            ("GET", "http://u@a/", vec![host], "the target names a user"),
             ("GET", "http://b/", vec![host], "Host contradicts the target"),
             ("GET", "ftp://a/", vec![host], "the target's scheme is not http"),
             ("GET", "*", vec![host], "the target is no path"),
@@ -212,17 +210,17 @@ mod tests {
 
     #[test]
     fn http_1_0_needs_no_host_and_has_no_chunks() {
-        let mut old = request("GET", "/", &[]);
-        *old.version_mut() = Version::HTTP_10;
-        assert_eq!(check(&old, &VIA_US), Ok(Host::None));
-        old.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        assert!(check(&old, &VIA_US).is_err());
+        let mut old = head("GET", "/", &[]);
+        old.version = Version::HTTP_10;
+        assert_eq!(checked(&old, true), Ok(None));
+        let chunked = HeaderValue::from_static("chunked");
+        old.headers.insert(http::header::TRANSFER_ENCODING, chunked);
+        assert!(checked(&old, true).is_err());
     }
 
     #[test]
     fn trace_has_no_body() {
-        let request = Request::builder().method("TRACE").uri("/").header("host", "a");
-        let request = request.body(Full::new(bytes::Bytes::from("x"))).unwrap();
-        assert!(check(&request, &VIA_US).is_err());
+        let trace = head("TRACE", "/", &[("host", "a")]);
+        assert!(checked(&trace, true).is_ok() && checked(&trace, false).is_err());
     }
 }

@@ -35,6 +35,9 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// PING after this silence, and how long an answer may take.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
+/// The headers that hyper takes by itself: for any other number it allocates with each message.
+const HYPERS_HEADERS: usize = 100;
+
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peer {
@@ -135,8 +138,11 @@ async fn serve_http1(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
         let downstream = Rc::clone(&downstream);
         service_fn(move |request| request::handle(Rc::clone(&downstream), request))
     };
-    let connection = http1::Builder::new()
-        .max_headers(limits.0)
+    let mut builder = http1::Builder::new();
+    if limits.0 != HYPERS_HEADERS {
+        builder.max_headers(limits.0);
+    }
+    let connection = builder
         .max_header_size(limits.1)
         .auto_date_header(false)
         // Our own tick does it, cheaper.

@@ -4,14 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderValue, Method, Uri, Version};
+use http::request::Parts;
+use http::{HeaderValue, Uri, Version};
 use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::metrics::GaugeGuard;
-use crate::policy::classify::is_grpc;
 use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{LogFilter, Route};
 use crate::upstream::LocalUpstream;
@@ -19,63 +19,64 @@ use crate::upstream::LocalUpstream;
 use super::access_log::Line;
 use super::connection::Downstream;
 use super::listener::Active;
+use super::response::Flow;
 
-/// What is known of a request so far. Its drop counts and logs the request, whatever ended it.
+/// What is known of a request so far, and what is held for it. Its drop counts and logs the request, whatever ended it.
 #[derive(Debug)]
-pub(crate) struct Exchange {
-    pub(crate) downstream: Rc<Downstream>,
-    pub(crate) active: Rc<Active>,
-    pub(crate) started: Instant,
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) version: Version,
-    pub(crate) host: Option<HeaderValue>,
-    pub(crate) request_id: Option<HeaderValue>,
-    pub(crate) grpc: bool,
+pub(super) struct Exchange {
+    pub(super) downstream: Rc<Downstream>,
+    pub(super) active: Rc<Active>,
+    pub(super) started: Instant,
+    /// The request's head: as it came, but for its fields, which become those that go upstream.
+    pub(super) head: Parts,
+    /// The target as it goes upstream, where it is not the one that came.
+    pub(super) target: Option<Uri>,
+    /// Whom the request is for, as it was written.
+    pub(super) host: Option<HeaderValue>,
+    pub(super) request_id: Option<HeaderValue>,
+    /// A gRPC call.
+    pub(super) grpc: bool,
     /// The request carries an `Idempotency-Key`.
-    pub(crate) idempotency_key: bool,
+    pub(super) idempotency_key: bool,
     /// The caller sent `TE: trailers`.
-    pub(crate) wants_trailers: bool,
+    pub(super) wants_trailers: bool,
     /// Index of the route.
-    pub(crate) route: Option<usize>,
-    pub(crate) upstream: Option<Rc<LocalUpstream>>,
-    pub(crate) endpoint: Option<Arc<Endpoint>>,
-    pub(crate) attempts: u32,
-    pub(crate) status: u16,
-    pub(crate) grpc_status: Option<u8>,
+    pub(super) route: Option<usize>,
+    pub(super) upstream: Option<Rc<LocalUpstream>>,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    pub(super) attempts: u32,
+    pub(super) status: u16,
+    pub(super) grpc_status: Option<u8>,
     /// Why the proxy answered itself, or why the answer is not whole.
-    pub(crate) reason: Option<Reason>,
-    pub(crate) detail: Option<String>,
+    pub(super) reason: Option<Reason>,
+    pub(super) detail: Option<String>,
     /// Why the last attempt was not followed by another, where there were grounds for one.
-    pub(crate) retry_suppressed: Option<SuppressedReason>,
+    pub(super) retry_suppressed: Option<SuppressedReason>,
     /// When the head of the answer was handed over.
-    pub(crate) head_at: Option<Instant>,
-    pub(crate) body: Option<BodySource>,
-    pub(crate) sent: u64,
+    pub(super) head_at: Option<Instant>,
+    pub(super) body: Option<BodySource>,
+    /// The attempt that answers, while its answer is passed on.
+    pub(super) flow: Option<Flow>,
+    pub(super) sent: u64,
     /// The last byte was handed over.
-    pub(crate) complete: bool,
+    pub(super) complete: bool,
     _in_flight: GaugeGuard,
 }
 
 impl Exchange {
-    pub(crate) fn begin<B>(
-        downstream: &Rc<Downstream>,
-        active: Rc<Active>,
-        request: &http::Request<B>,
-    ) -> Box<Self> {
+    pub(super) fn begin(downstream: &Rc<Downstream>, active: Rc<Active>, head: Parts) -> Box<Self> {
         downstream.begin_request();
         let gauge = GaugeGuard::of(&active.listener.metrics.in_flight);
         Box::new(Self {
             downstream: Rc::clone(downstream),
             active,
             started: Instant::now(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
+            head,
+            target: None,
             host: None,
             request_id: None,
-            grpc: is_grpc(request.headers()),
-            idempotency_key: request.headers().contains_key("idempotency-key"),
+            grpc: false,
+            idempotency_key: false,
             wants_trailers: false,
             route: None,
             upstream: None,
@@ -88,6 +89,7 @@ impl Exchange {
             retry_suppressed: None,
             head_at: None,
             body: None,
+            flow: None,
             sent: 0,
             complete: false,
             _in_flight: gauge,
@@ -95,12 +97,12 @@ impl Exchange {
     }
 
     /// The route that took the request.
-    pub(crate) fn route(&self) -> Option<&Route> {
+    pub(super) fn route(&self) -> Option<&Route> {
         self.route.and_then(|index| self.active.listener.routes.get(index))
     }
 
     /// Notes that the answer broke off, unless something noted why before.
-    pub(crate) fn broke(&mut self, reason: Reason, detail: impl Into<String>) {
+    pub(super) fn broke(&mut self, reason: Reason, detail: impl Into<String>) {
         if self.reason.is_none() {
             self.reason = Some(reason);
             self.detail = Some(detail.into());
@@ -131,18 +133,21 @@ impl Exchange {
         let millis = |at: Instant| at.saturating_duration_since(self.started).as_secs_f64() * 1e3;
         // Rounded to the microsecond: more digits would be noise.
         let round = |millis: f64| (millis * 1e3).round() / 1e3;
-        let path = self.uri.path_and_query().map_or_else(|| self.uri.path(), |path| path.as_str());
+        let path = {
+            let uri = &self.head.uri;
+            uri.path_and_query().map_or_else(|| uri.path(), |path| path.as_str())
+        };
         self.downstream.worker.shared.access_log.write(&Line {
             time: SystemTime::now(),
             service: &self.active.snapshot.service,
             listener: &self.active.listener.name,
             route: self.route().map(|route| &*route.name),
-            protocol: match self.version {
+            protocol: match self.head.version {
                 Version::HTTP_2 => "HTTP/2",
                 Version::HTTP_10 => "HTTP/1.0",
                 _ => "HTTP/1.1",
             },
-            method: Some(self.method.as_str()),
+            method: Some(self.head.method.as_str()),
             host: host.as_deref(),
             path: Some(path),
             status: self.status,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -13,63 +13,54 @@ use crate::base::error::{ProxyError, Reason};
 use crate::base::units::ByteSize;
 use crate::io::request_body::{BodyLimits, BodySource, Replay, RequestBody};
 use crate::metrics::RetryCause;
-use crate::policy::classify;
+use crate::net::UpstreamResponse;
 use crate::policy::deadline::{self, CallerTimeout, Deadline};
 use crate::policy::pushback::Pushback;
 use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
 use crate::snapshot::Route;
 use crate::upstream::{Protocol, Upstream};
 
-use super::attempt::{Answer, Failed, Plan};
+use super::attempt::{Failed, Plan};
 use super::exchange::Exchange;
-use super::headers::{self, Hop};
-use super::request::prepare_head;
+use super::fields::RequestFields;
 use super::response::{self, ResponseBody};
-use super::{reply, tunnel};
-
-/// A routed request.
-pub(crate) struct Forwarding<'a> {
-    pub(crate) exchange: Box<Exchange>,
-    pub(crate) route: &'a Route,
-    pub(crate) upstream: Arc<Upstream>,
-    /// What goes into `Host` or `:authority`.
-    pub(crate) host: Option<HeaderValue>,
-}
+use super::{headers, reply, tunnel};
 
 /// Sends a request upstream, again where that is allowed, and passes the answer back.
-pub(crate) async fn forward(
-    forwarding: Forwarding<'_>,
-    mut request: Request<Incoming>,
+pub(super) async fn forward(
+    mut exchange: Box<Exchange>,
+    route: &Route,
+    upstream: &Arc<Upstream>,
+    mut fields: RequestFields,
+    incoming: Incoming,
 ) -> Response<ResponseBody> {
-    let Forwarding { mut exchange, route, upstream, host } = forwarding;
     let worker = Rc::clone(&exchange.downstream.worker);
-    let on_upgrade = hyper::upgrade::on(&mut request);
-    let (mut parts, incoming) = request.into_parts();
-    let hop = prepare_head(&mut exchange, route, &mut parts);
-    let deadline = deadline(&exchange, route, &parts, &hop);
-    let now = Instant::now();
-    let local = worker.upstreams.get(&upstream, now);
-    local.budget().deposit(now);
+    let on_upgrade = exchange.head.extensions.remove::<OnUpgrade>();
+    let upgrade = fields.hop.strip(&mut exchange.head.headers);
+    let told = fields.deadline;
+    let deadline = deadline(&exchange, route, told, upgrade.is_some());
+    let local = worker.upstreams.get(upstream, exchange.started);
+    local.budget().deposit(exchange.started);
     exchange.upstream = Some(Rc::clone(&local));
     let http2 = match upstream.policy.protocol {
-        _ if hop.upgrade.is_some() => false,
+        _ if upgrade.is_some() => false,
         Protocol::Http1 => false,
         Protocol::Http2 => true,
         Protocol::Auto => exchange.grpc,
     };
-    let (wants_trailers, upgrade) = (hop.wants_trailers || exchange.grpc, hop.upgrade.as_ref());
-    headers::address_request(&mut parts, host.as_ref(), http2, wants_trailers, upgrade);
+    prepare_head(&mut exchange, route, &mut fields, http2, upgrade.as_ref());
     let body = body_source(&mut exchange, route, incoming);
     let plan = Plan {
         worker: &worker,
         local: &local,
         http2,
+        grpc: exchange.grpc,
         deadline,
         per_try: route.retry.per_try,
         idle: route.idle,
         body: Some(&body),
     };
-    match attempts(&plan, &mut exchange, route, parts, &body).await {
+    match attempts(&plan, &mut exchange, route, told, &body).await {
         Err(error) => {
             // The body's own failure is the cause, whatever it did to the connection.
             let error = match body.failure() {
@@ -78,25 +69,32 @@ pub(crate) async fn forward(
             };
             reply::failure(exchange, &error)
         }
-        Ok(answer) => {
+        Ok(response) => {
             body.commit();
-            pass_back(exchange, route, answer, deadline, body, upgrade.map(|_| on_upgrade))
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return response::pass_back(exchange, route, response, deadline);
+            }
+            match on_upgrade.filter(|_| upgrade.is_some()) {
+                Some(on_upgrade) => tunnel::upgrade(exchange, route, response, on_upgrade),
+                None => {
+                    let text = "the upstream switched protocols without being asked";
+                    reply::failure(exchange, &ProxyError::new(Reason::UpstreamProtocol, text))
+                }
+            }
         }
     }
 }
 
-fn deadline(
-    exchange: &Exchange,
-    route: &Route,
-    parts: &http::request::Parts,
-    hop: &Hop,
-) -> Deadline {
-    let caller = CallerTimeout::read(&parts.headers, exchange.active.snapshot.compat_envoy);
-    if caller.malformed > 0 {
+/// The request's deadline. `told`: its head has fields that may name one.
+fn deadline(exchange: &Exchange, route: &Route, told: bool, upgrade: bool) -> Deadline {
+    let mut caller = CallerTimeout::default();
+    if told {
+        let headers = &exchange.head.headers;
+        caller = CallerTimeout::read(headers, exchange.active.snapshot.compat_envoy);
         let process = &exchange.downstream.worker.shared.process;
         process.bad_deadlines_dropped.inc_by(u64::from(caller.malformed));
     }
-    let kind = if hop.upgrade.is_some() {
+    let kind = if upgrade {
         deadline::Exchange::Tunnel
     } else if exchange.grpc {
         deadline::Exchange::Grpc
@@ -104,6 +102,31 @@ fn deadline(
         deadline::Exchange::Http
     };
     Deadline::new(exchange.started, route.timeout, &caller, kind)
+}
+
+/// Turns the fields that came into those that go upstream, but for what differs between attempts.
+fn prepare_head(
+    exchange: &mut Exchange,
+    route: &Route,
+    fields: &mut RequestFields,
+    http2: bool,
+    upgrade: Option<&HeaderValue>,
+) {
+    let downstream = Rc::clone(&exchange.downstream);
+    let head = &mut exchange.head.headers;
+    let rng = &mut downstream.worker.rng.borrow_mut();
+    let id = headers::forward(head, fields, &downstream, exchange.host.as_ref(), rng);
+    exchange.request_id = Some(id);
+    route.request_headers.apply(head);
+    let host = route.rewrite_host.as_ref().or(exchange.host.as_ref());
+    if http2 {
+        let trailers = exchange.wants_trailers || exchange.grpc;
+        let target = exchange.target.as_ref().unwrap_or(&exchange.head.uri);
+        exchange.target = Some(headers::for_http2(head, target, host, trailers));
+    } else {
+        let written = fields.hosts == 1 && route.rewrite_host.is_none();
+        headers::for_http1(head, host, written, upgrade);
+    }
 }
 
 fn body_source(exchange: &mut Exchange, route: &Route, incoming: Incoming) -> BodySource {
@@ -118,19 +141,18 @@ fn body_source(exchange: &mut Exchange, route: &Route, incoming: Incoming) -> Bo
     body
 }
 
-/// The retry loop. Ends with an answer to pass back, or with why there is none.
+/// The retry loop. Ends with a response to pass back, or with why there is none.
 async fn attempts(
     plan: &Plan<'_>,
     exchange: &mut Exchange,
     route: &Route,
-    parts: http::request::Parts,
+    told: bool,
     body: &BodySource,
-) -> Result<Answer, ProxyError> {
+) -> Result<UpstreamResponse, ProxyError> {
     let mut tried = Tried::new();
     let (mut resent_once, mut may_have_run) = (false, false);
-    let mut head = Some(parts);
+    let mut now = exchange.started;
     loop {
-        let now = Instant::now();
         if plan.deadline.expired(now) {
             let (reason, text) = match exchange.attempts {
                 0 => (Reason::DeadlineExpired, "the caller's deadline had passed already"),
@@ -138,18 +160,16 @@ async fn attempts(
             };
             return Err(ProxyError::new(reason, text));
         }
+        let endpoint = plan.pick(&mut tried, now).map_err(|error| whole(error, may_have_run))?;
         exchange.attempts += 1;
-        // The last attempt takes the head; the others leave a copy for the next.
-        let last = exchange.attempts >= route.retry.attempts;
-        let Some(head) = (if last { head.take() } else { head.clone() }) else {
-            return Err(ProxyError::new(Reason::UpstreamClosed, "no attempt is left"));
-        };
-        let endpoint = plan.pick(&mut tried).map_err(|error| whole(error, may_have_run))?;
         exchange.endpoint = Some(Arc::clone(&endpoint));
-        let request = attempt_request(head, plan, exchange.grpc, body, now);
-        let ended = plan.attempt(&endpoint, resent_once, request).await;
+        let request = attempt_request(exchange, route, plan, told, body, now);
+        let ended = plan.attempt(&endpoint, resent_once, request, exchange, now).await;
         let end = match &ended {
-            Ok(answer) => end_of(answer),
+            Ok(response) => AttemptEnd::Response {
+                status: response.status(),
+                grpc_status: exchange.grpc_status,
+            },
             Err(failed) => failed.end,
         };
         match decide(plan, exchange, route, body, &ended, end, resent_once) {
@@ -161,11 +181,13 @@ async fn attempts(
             RetryDecision::ResendOnce => resent_once = true,
             RetryDecision::Retry { wait } => {
                 drop(ended);
+                exchange.flow = None;
                 Box::pin(tokio::time::sleep(wait)).await;
             }
         }
         may_have_run |= end.may_have_run();
         plan.local.upstream.metrics.retry(cause_of(end));
+        now = Instant::now();
     }
 }
 
@@ -174,35 +196,35 @@ fn whole(error: ProxyError, may_have_run: bool) -> ProxyError {
     if may_have_run { error.after_one_that_may_have_run() } else { error }
 }
 
+/// The request of one attempt. The last takes the fields; the others leave them for the next.
 fn attempt_request(
-    mut head: http::request::Parts,
+    exchange: &mut Exchange,
+    route: &Route,
     plan: &Plan<'_>,
-    grpc: bool,
+    told: bool,
     body: &BodySource,
     now: Instant,
 ) -> Request<RequestBody> {
-    if let Some(remaining) = plan.deadline.remaining(now) {
-        let headers = &mut head.headers;
-        // A deadline that ends at the head is not told, for it would cut the stream off; but what a caller has said must
-        // not go on as it was.
-        if !plan.deadline.ends_at_head || headers.contains_key(deadline::TIMEOUT_MS) {
-            headers.insert(deadline::TIMEOUT_MS, deadline::timeout_ms(remaining));
+    let mut request = Request::new(body.attempt());
+    *request.method_mut() = exchange.head.method.clone();
+    *request.uri_mut() = exchange.target().clone();
+    *request.version_mut() = if plan.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    let last = exchange.attempts >= route.retry.attempts;
+    let head = &mut exchange.head.headers;
+    *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
+    if told && let Some(remaining) = plan.deadline.remaining(now) {
+        // What a caller has said of its deadline goes on with what remains of it.
+        let headers = request.headers_mut();
+        for name in [deadline::TIMEOUT_MS, deadline::ENVOY_EXPECTED_MS] {
+            if headers.contains_key(&name) {
+                headers.insert(name, deadline::timeout_ms(remaining));
+            }
         }
-        if grpc && !plan.deadline.ends_at_head {
+        if headers.contains_key(deadline::GRPC_TIMEOUT) {
             headers.insert(deadline::GRPC_TIMEOUT, deadline::grpc_timeout(remaining));
         }
-        if headers.contains_key(deadline::ENVOY_EXPECTED_MS) {
-            headers.insert(deadline::ENVOY_EXPECTED_MS, deadline::timeout_ms(remaining));
-        }
     }
-    Request::from_parts(head, body.attempt())
-}
-
-fn end_of(answer: &Answer) -> AttemptEnd {
-    AttemptEnd::Response {
-        status: answer.response.status(),
-        grpc_status: classify::grpc_status(answer.response.headers()),
-    }
+    request
 }
 
 fn decide(
@@ -210,19 +232,17 @@ fn decide(
     exchange: &Exchange,
     route: &Route,
     body: &BodySource,
-    ended: &Result<Answer, Failed>,
+    ended: &Result<UpstreamResponse, Failed>,
     end: AttemptEnd,
     resent_once: bool,
 ) -> RetryDecision {
-    if let AttemptEnd::Response { .. } = end
-        && !route.retry.when.lists(end)
-    {
+    if ended.is_ok() && !route.retry.when.lists(end) {
         return RetryDecision::Stop(None);
     }
     let now = Instant::now();
     let state = RetryState {
         attempt: exchange.attempts,
-        method: &exchange.method,
+        method: &exchange.head.method,
         idempotency_key: exchange.idempotency_key,
         body: match body.replay() {
             Replay::Unsent => BodyReplay::Unsent,
@@ -234,7 +254,7 @@ fn decide(
         remaining: plan.deadline.remaining(now),
         pushback: ended
             .as_ref()
-            .map_or(Pushback::None, |answer| Pushback::read(answer.response.headers())),
+            .map_or(Pushback::None, |response| Pushback::read(response.headers())),
     };
     let decision = route.retry.decide(end, &state, &mut plan.worker.rng.borrow_mut());
     let decision = decision.paid_from(&mut plan.local.budget(), now);
@@ -260,25 +280,5 @@ fn cause_of(end: AttemptEnd) -> RetryCause {
         AttemptEnd::Reset => RetryCause::Reset,
         AttemptEnd::PerTryTimeout => RetryCause::PerTryTimeout,
         AttemptEnd::NotSent | AttemptEnd::Refused | AttemptEnd::Final => RetryCause::Safe,
-    }
-}
-
-fn pass_back(
-    exchange: Box<Exchange>,
-    route: &Route,
-    answer: Answer,
-    deadline: Deadline,
-    body: BodySource,
-    on_upgrade: Option<OnUpgrade>,
-) -> Response<ResponseBody> {
-    if answer.response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        return response::pass_back(exchange, route, answer, deadline, body);
-    }
-    match on_upgrade {
-        Some(on_upgrade) => tunnel::upgrade(exchange, route, answer, on_upgrade),
-        None => {
-            let text = "the upstream switched protocols without being asked";
-            reply::failure(exchange, &ProxyError::new(Reason::UpstreamProtocol, text))
-        }
     }
 }

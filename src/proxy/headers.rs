@@ -1,25 +1,21 @@
-//! What changes in a head between one connection and the next.
+//! What is written into a head on its way upstream.
 //!
-//! Hop-by-hop fields end here (RFC 9110 §7.6.1), with those that `Connection` names; forwarding fields are written as
-//! far as the peer is trusted: an inbound peer is not, so what it claims about earlier hops is replaced by what we see.
+//! Forwarding fields are written as far as the peer is trusted: an inbound peer is not, so what it claims about earlier
+//! hops is replaced by what we see. Hop-by-hop fields have ended before (`fields`).
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::header::{CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, UPGRADE, VIA};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::base::rng::Rng;
 
 use super::connection::Downstream;
+use super::fields::RequestFields;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Control headers that steer or extend: taken only from outbound callers, stripped from others.
 const STEERING: [HeaderName; 7] = [
@@ -32,112 +28,41 @@ const STEERING: [HeaderName; 7] = [
     HeaderName::from_static("x-outrigger-explain"),
 ];
 
-/// A longer id is replaced: it would be copied into every log on the way.
-const LONGEST_ID: usize = 128;
-
-/// What the hop-by-hop fields of a head said.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Hop {
-    /// `TE: trailers`.
-    pub(crate) wants_trailers: bool,
-    /// The protocol that `Connection: upgrade` asks for.
-    pub(crate) upgrade: Option<HeaderValue>,
-    /// Seconds in `Keep-Alive: timeout=`.
-    pub(crate) keep_alive: Option<u64>,
-}
-
-/// Removes the hop-by-hop fields of a head. One pass over the names finds what there is; ordinary heads have at most
-/// `Connection`, and nothing is looked up that is not there.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Hop {
-    let mut hop = Hop::default();
-    let mut found = [false; 7];
-    let names =
-        [CONNECTION, TE, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, HTTP2_SETTINGS];
-    for (name, value) in &*headers {
-        let Some(index) = names.iter().position(|known| known == name) else { continue };
-        found[index] = true;
-        match index {
-            1 => hop.wants_trailers |= has_token(value, b"trailers"),
-            2 => hop.upgrade = Some(value.clone()),
-            3 => hop.keep_alive = keep_alive_timeout(value),
-            _ => {}
-        }
-    }
-    let upgrades = found[0] && strip_named(headers);
-    if !upgrades || hop.upgrade.as_ref().is_some_and(|to| has_token(to, b"h2c")) {
-        hop.upgrade = None;
-    }
-    for (name, found) in names.iter().zip(found) {
-        if found {
-            headers.remove(name);
-        }
-    }
-    hop
-}
-
-/// Removes what `Connection` names, but for what frames or addresses the message. True when it names `upgrade`.
-fn strip_named(headers: &mut HeaderMap) -> bool {
-    let mut upgrades = false;
-    let mut named: Vec<HeaderName> = Vec::new();
-    for value in headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive") {
-                continue;
-            }
-            if token.eq_ignore_ascii_case(b"upgrade") {
-                upgrades = true;
-            } else if let Ok(name) = HeaderName::from_bytes(token) {
-                named.push(name);
-            }
-        }
-    }
-    for name in named {
-        if ![HOST, CONTENT_LENGTH, TRAILER].contains(&name) {
-            headers.remove(name);
-        }
-    }
-    upgrades
-}
-
-fn has_token(value: &HeaderValue, wanted: &[u8]) -> bool {
-    value.as_bytes().split(|byte| *byte == b',').any(|token| {
-        let token = token.split(|byte| *byte == b';').next().unwrap_or_default();
-        token.trim_ascii().eq_ignore_ascii_case(wanted)
-    })
-}
-
-fn keep_alive_timeout(value: &HeaderValue) -> Option<u64> {
-    let text = value.to_str().ok()?;
-    text.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.trim().parse().ok())
-}
-
 /// Writes the forwarding fields of a request, its id and `Via`. Returns the id.
-pub(crate) fn forward(
+pub(super) fn forward(
     headers: &mut HeaderMap,
+    fields: &mut RequestFields,
     downstream: &Downstream,
     host: Option<&HeaderValue>,
     rng: &mut Rng,
 ) -> HeaderValue {
-    headers.remove(EXPECT);
-    headers.remove(PROXY_AUTHORIZATION);
+    // As many as are added below: the map grows once.
+    headers.reserve(6);
+    if fields.expect {
+        headers.remove(EXPECT);
+    }
+    if fields.proxy_authorization {
+        headers.remove(PROXY_AUTHORIZATION);
+    }
     if downstream.local.inbound {
-        headers.remove(FORWARDED);
-        for name in &STEERING {
-            headers.remove(name);
+        if fields.forwarded {
+            headers.remove(FORWARDED);
+        }
+        if fields.control {
+            for name in &STEERING {
+                headers.remove(name);
+            }
         }
         set_or_remove(headers, FORWARDED_FOR, downstream.forwarded_for.as_ref());
         set_or_remove(headers, FORWARDED_HOST, host);
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
     headers.append(VIA, downstream.local.via.clone());
-    match headers.get(REQUEST_ID) {
-        Some(id) if is_usable_id(id) => id.clone(),
-        _ => {
-            let id = new_id(rng);
-            headers.insert(REQUEST_ID, id.clone());
-            id
-        }
-    }
+    fields.request_id.take().unwrap_or_else(|| {
+        let id = new_id(rng);
+        headers.insert(REQUEST_ID, id.clone());
+        id
+    })
 }
 
 fn set_or_remove(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
@@ -147,109 +72,78 @@ fn set_or_remove(headers: &mut HeaderMap, name: HeaderName, value: Option<&Heade
     };
 }
 
-fn is_usable_id(id: &HeaderValue) -> bool {
-    (1..=LONGEST_ID).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
-}
-
 /// 128 random bits in hexadecimal.
 fn new_id(rng: &mut Rng) -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bits = (u128::from(rng.bits()) << 64) | u128::from(rng.bits());
-    let digit = |place: usize| HEX[usize::try_from(bits >> (4 * place) & 15).unwrap_or(0)];
-    let text: [u8; 32] = std::array::from_fn(digit);
+    let mut text = [0; 32];
+    for half in text.chunks_exact_mut(16) {
+        let bits = rng.bits().to_be_bytes();
+        for (pair, byte) in half.chunks_exact_mut(2).zip(bits) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+    }
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
 }
 
-/// Puts the head of a request into the form of the protocol that is spoken upstream.
-pub(crate) fn address_request(
-    parts: &mut http::request::Parts,
+/// Brings the fields of a request into the form of HTTP/1.
+pub(super) fn for_http1(
+    headers: &mut HeaderMap,
     host: Option<&HeaderValue>,
-    http2: bool,
-    wants_trailers: bool,
+    written: bool,
     upgrade: Option<&HeaderValue>,
 ) {
-    if http2 {
-        parts.headers.remove(HOST);
-        parts.uri = absolute(&parts.uri, host);
-        parts.version = Version::HTTP_2;
-        if wants_trailers {
-            parts.headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
-        return;
-    }
-    parts.version = Version::HTTP_11;
-    if let Some(host) = host {
-        parts.headers.insert(HOST, host.clone());
+    if let Some(host) = host
+        && !written
+    {
+        headers.insert(HOST, host.clone());
     }
     if let Some(protocol) = upgrade {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(UPGRADE, protocol.clone());
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol.clone());
     }
 }
 
-/// hyper makes `:scheme` and `:authority` from the absolute form.
-fn absolute(uri: &http::Uri, host: Option<&HeaderValue>) -> http::Uri {
+/// Brings the fields of a request into the form of HTTP/2, and its target into the absolute form, from which hyper makes
+/// `:scheme` and `:authority`.
+pub(super) fn for_http2(
+    headers: &mut HeaderMap,
+    target: &Uri,
+    host: Option<&HeaderValue>,
+    wants_trailers: bool,
+) -> Uri {
+    headers.remove(HOST);
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     let mut parts = http::uri::Parts::default();
-    parts.path_and_query = uri.path_and_query().cloned();
-    parts.scheme = Some(http::uri::Scheme::HTTP);
+    parts.path_and_query = target.path_and_query().cloned();
+    parts.scheme = Some(Scheme::HTTP);
     parts.authority = host
-        .and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok())
-        .or_else(|| Some(http::uri::Authority::from_static("localhost")));
-    http::Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
-}
-
-/// Removes from a response what ends at this hop.
-pub(crate) fn strip_response(headers: &mut HeaderMap) -> Hop {
-    let hop = strip_hop_by_hop(headers);
-    headers.remove(PROXY_AUTHENTICATE);
-    hop
+        .and_then(|host| Authority::try_from(host.as_bytes()).ok())
+        .or_else(|| Some(Authority::from_static("localhost")));
+    Uri::from_parts(parts).unwrap_or_else(|_| target.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
-        list.iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect()
-    }
-
-    #[test]
-    fn hop_by_hop_fields_and_what_connection_names_are_removed() {
-        let mut head = headers(&[
-            ("connection", "X-Private, keep-alive, content-length, host"),
-            ("x-private", "1"),
-            ("keep-alive", "timeout=7, max=3"),
-            ("proxy-connection", "keep-alive"),
-            ("te", "gzip;q=1, trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "websocket"),
-            ("content-length", "3"),
-            ("host", "a"),
-            ("x-kept", "1"),
-        ]);
-        let hop = strip_hop_by_hop(&mut head);
-        assert_eq!(hop, Hop { wants_trailers: true, upgrade: None, keep_alive: Some(7) });
-        assert_eq!(head, headers(&[("content-length", "3"), ("host", "a"), ("x-kept", "1")]));
-    }
-
-    #[test]
-    fn an_upgrade_is_known_only_with_connection_and_never_to_h2c() {
-        let upgrade = |to| {
-            let mut head = headers(&[("connection", "Upgrade"), ("upgrade", to)]);
-            strip_hop_by_hop(&mut head).upgrade
-        };
-        assert_eq!(upgrade("websocket"), Some(HeaderValue::from_static("websocket")));
-        assert_eq!(upgrade("h2c"), None);
-        assert_eq!(strip_hop_by_hop(&mut headers(&[("upgrade", "websocket")])).upgrade, None);
-    }
-
     #[test]
     fn ids_are_32_hex_digits_and_a_seed_repeats_them() {
         let id = new_id(&mut Rng::from_seed(1));
         assert_eq!(id, new_id(&mut Rng::from_seed(1)));
         assert!(id.len() == 32 && id.as_bytes().iter().all(u8::is_ascii_hexdigit));
-        assert!(is_usable_id(&id) && !is_usable_id(&HeaderValue::from_static("a b")));
+    }
+
+    #[test]
+    fn http2_names_the_host_in_its_target() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("a"));
+        let host = HeaderValue::from_static("articles:80");
+        let target = Uri::from_static("/x?y");
+        let absolute = for_http2(&mut headers, &target, Some(&host), true);
+        assert_eq!(absolute, "http://articles:80/x?y");
+        assert_eq!((headers.get(HOST), headers.get(TE).is_some()), (None, true));
     }
 }

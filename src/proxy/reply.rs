@@ -13,12 +13,12 @@ use super::exchange::Exchange;
 use super::response::ResponseBody;
 
 /// Carries the reason's word on every answer of ours.
-pub(crate) const REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");
+pub(super) const REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// The answer to a request that failed.
-pub(crate) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBody> {
+pub(super) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBody> {
     let status = status_of(error.reason);
     exchange.broke(error.reason, error.detail.clone());
     let mut response = if exchange.grpc {
@@ -40,7 +40,7 @@ pub(crate) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Respon
 }
 
 /// The answer of a route's own `respond` or `redirect`.
-pub(crate) fn direct(
+pub(super) fn direct(
     mut exchange: Box<Exchange>,
     status: StatusCode,
     content_type: HeaderValue,
@@ -64,7 +64,7 @@ fn local(
     body: Bytes,
 ) -> Response<ResponseBody> {
     exchange.status = status.as_u16();
-    let version = exchange.version;
+    let version = exchange.head.version;
     let length = body.len();
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let mut response = Response::new(ResponseBody::local(exchange, body));

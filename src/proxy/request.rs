@@ -7,150 +7,151 @@ use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use crate::base::error::{ProxyError, Reason};
-use crate::route::{RedirectFrom, RequestView, normalise_host, normalise_path};
+use crate::route::{Redirect, RedirectFrom, RequestView, normalise_host, normalise_path};
 use crate::snapshot::{Action, Route};
 
-use super::check::{Host, Refusal, check};
+use super::check::{EXPECTATION, Refusal, check};
 use super::connection::Downstream;
 use super::exchange::Exchange;
-use super::forward::{Forwarding, forward};
+use super::fields::RequestFields;
+use super::forward::forward;
 use super::response::ResponseBody;
-use super::{headers, reply, tunnel};
+use super::{reply, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
-pub(crate) type Broken = h2::Error;
+pub(super) type Broken = h2::Error;
 
 /// Answers a request.
 ///
 /// # Errors
 /// An HTTP/2 request that is malformed has its stream reset (RFC 9113 §8.1.1).
-pub(crate) async fn handle(
+pub(super) async fn handle(
     downstream: Rc<Downstream>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Broken> {
     let Some(active) = downstream.local.active(&downstream.worker) else {
         return Err(h2::Reason::REFUSED_STREAM.into());
     };
-    let mut exchange = Exchange::begin(&downstream, active, &request);
-    let host = match check(&request, &downstream.local.via) {
-        Ok(Host::Named(host)) => Some(host),
-        Ok(Host::None) => None,
+    let (head, incoming) = request.into_parts();
+    let mut exchange = Exchange::begin(&downstream, Rc::clone(&active), head);
+    let fields = RequestFields::find(&exchange.head.headers, &downstream.local.via);
+    exchange.grpc = fields.grpc;
+    exchange.idempotency_key = fields.idempotency_key;
+    exchange.wants_trailers = fields.wants_trailers;
+    exchange.host = match check(&exchange.head, &fields, incoming.is_end_stream()) {
+        Ok(host) => host,
         Err(refusal) => return refuse(exchange, refusal),
     };
-    exchange.host.clone_from(&host);
-    let path = match normalise(&mut request) {
-        Ok(path) => path,
-        Err(refusal) => return refuse(exchange, refusal),
-    };
-    let Some((route, rest_at)) = find_route(&exchange, &request, host.as_ref(), &path) else {
-        return Ok(not_routed(exchange));
-    };
-    exchange.route = Some(route);
-    let active = Rc::clone(&exchange.active);
-    let route = &active.listener.routes[route];
+    if let Err(refusal) = normalise(&mut exchange) {
+        return refuse(exchange, refusal);
+    }
+    let Some((index, rest)) = find_route(&exchange) else { return Ok(not_routed(exchange)) };
+    exchange.route = Some(index);
+    let route = &active.listener.routes[index];
     match &route.action {
         Action::Respond { status, body, content_type } => {
             let mut response = reply::direct(exchange, *status, content_type.clone(), body.clone());
             route.response_headers.apply(response.headers_mut());
             Ok(response)
         }
-        Action::Redirect(_) => Ok(redirect(exchange, route, host.as_ref(), &path, rest_at)),
-        Action::To(_) if request.method() == Method::CONNECT => {
-            Ok(Box::pin(tunnel::connect(exchange, route, request)).await)
+        Action::Redirect(to) => Ok(redirect(exchange, route, to, rest)),
+        Action::To(split) if exchange.head.method == Method::CONNECT => {
+            Ok(Box::pin(tunnel::connect(exchange, route, split)).await)
         }
         Action::To(split) => {
-            let upstream = split.pick(&mut downstream.worker.rng.borrow_mut()).clone();
-            let request = match rewrite(request, route, &path, rest_at) {
-                Ok(request) => request,
-                Err(error) => return Ok(reply::failure(exchange, &error)),
-            };
-            let host = route.rewrite_host.clone().or(host);
-            // Boxed: an idle HTTP/1 connection keeps the memory of its service's future.
-            Ok(Box::pin(forward(Forwarding { exchange, route, upstream, host }, request)).await)
+            if let Err(error) = rewrite(&mut exchange, route, rest) {
+                return Ok(reply::failure(exchange, &error));
+            }
+            let upstream = split.pick(&mut downstream.worker.rng.borrow_mut());
+            Ok(forward(exchange, route, upstream, fields, incoming).await)
         }
     }
 }
 
-fn refuse(exchange: Box<Exchange>, refusal: Refusal) -> Result<Response<ResponseBody>, Broken> {
-    let malformed = matches!(refusal.reason, Reason::BadHeader | Reason::DownstreamProtocol);
-    let error = ProxyError::new(refusal.reason, refusal.detail);
+fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Result<Response<ResponseBody>, Broken> {
     tracing::info!(
         listener = %exchange.active.listener.name, peer = %exchange.downstream.peer,
         reason = refusal.reason.word(), detail = refusal.detail, "refused a request"
     );
-    if malformed && exchange.version == Version::HTTP_2 && refusal.detail != EXPECTATION {
-        let mut exchange = exchange;
+    let malformed = matches!(refusal.reason, Reason::BadHeader | Reason::DownstreamProtocol);
+    if malformed && exchange.head.version == Version::HTTP_2 && refusal.detail != EXPECTATION {
         exchange.status = 400;
         exchange.broke(refusal.reason, refusal.detail);
         exchange.complete = true;
         return Err(h2::Reason::PROTOCOL_ERROR.into());
     }
-    Ok(reply::failure(exchange, &error))
+    Ok(reply::failure(exchange, &ProxyError::new(refusal.reason, refusal.detail)))
 }
 
-/// Well-formed, but not to be met: answered on HTTP/2, too.
-const EXPECTATION: &str = "only `Expect: 100-continue` is known";
-
-/// Brings the path into its one form, in the request as well: the form that was routed is the form that goes upstream.
-fn normalise(request: &mut Request<Incoming>) -> Result<String, Refusal> {
-    if request.method() == Method::CONNECT {
-        return Ok(String::new());
+/// Brings the target into the one form in which it is routed and goes upstream: the path alone, normalised.
+fn normalise(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let uri = &exchange.head.uri;
+    if exchange.head.method == Method::CONNECT {
+        return Ok(());
     }
-    let Some(target) = request.uri().path_and_query() else { return Ok("/".to_owned()) };
-    if target.as_str() == "*" {
-        return Ok("*".to_owned());
-    }
-    let refusal = |_| Refusal {
+    let refusal = Refusal {
         reason: Reason::DownstreamProtocol,
-        detail: "the path has a malformed escape or a control character",
+        detail: "the path has a malformed escape or a character that no path has",
     };
-    let path = normalise_path(target.path()).map_err(refusal)?;
-    let owned = path.clone().into_owned();
-    if let Cow::Owned(path) = path {
-        let written = match target.query() {
-            Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-            None => PathAndQuery::try_from(path),
-        };
-        let target = written.map_err(|_| Refusal {
-            reason: Reason::DownstreamProtocol,
-            detail: "the path cannot be written in its normal form",
-        })?;
-        *request.uri_mut() = Uri::from(target);
-    }
-    Ok(owned)
+    exchange.target = match uri.path_and_query() {
+        Some(target) if target.as_str() == "*" => None,
+        Some(target) => match normalise_path(target.path()).map_err(|_| refusal)? {
+            Cow::Borrowed(_) if uri.authority().is_none() => None,
+            Cow::Borrowed(_) => Some(Uri::from(target.clone())),
+            Cow::Owned(path) => {
+                let written = match target.query() {
+                    Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+                    None => PathAndQuery::try_from(path),
+                };
+                Some(Uri::from(written.map_err(|_| refusal)?))
+            }
+        },
+        // The absolute form without a path (RFC 9112 §3.2.4 for OPTIONS).
+        None => {
+            let options = exchange.head.method == Method::OPTIONS;
+            Some(Uri::from_static(if options { "*" } else { "/" }))
+        }
+    };
+    Ok(())
 }
 
-/// The route's index, and where in the path that begins which its `/*` stands for.
-fn find_route(
-    exchange: &Exchange,
-    request: &Request<Incoming>,
-    host: Option<&HeaderValue>,
-    path: &str,
-) -> Option<(usize, usize)> {
-    let authority = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+impl Exchange {
+    /// The target in its one form.
+    pub(super) fn target(&self) -> &Uri {
+        self.target.as_ref().unwrap_or(&self.head.uri)
+    }
+}
+
+/// The route's index, and how much of the path its `/*` stands for, counted from the end.
+fn find_route(exchange: &Exchange) -> Option<(usize, usize)> {
+    let authority = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let target = exchange.target();
     let view = RequestView {
         host: &normalise_host(authority),
-        path,
-        query: request.uri().query(),
-        method: request.method(),
-        headers: request.headers(),
+        path: target.path(),
+        query: target.query(),
+        method: &exchange.head.method,
+        headers: &exchange.head.headers,
         grpc: exchange.grpc,
     };
     let table = &exchange.active.listener.table;
     let index = table.find(&view)?;
-    let rest = table.rest(index, path).unwrap_or_default();
-    Some((index, path.len() - rest.len()))
+    let route = &exchange.active.listener.routes[index];
+    let wanted = route.rewrite_prefix.is_some() || matches!(route.action, Action::Redirect(_));
+    let rest = if wanted { table.rest(index, view.path).map_or(0, str::len) } else { 0 };
+    Some((index, rest))
 }
 
 fn not_routed(exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let listener = &exchange.active.listener.name;
-    if exchange.method == Method::CONNECT {
+    let listener = Rc::clone(&exchange.active);
+    let listener = &listener.listener.name;
+    if exchange.head.method == Method::CONNECT {
         let detail = format!("listener {listener} serves no CONNECT");
-        let mut response =
-            reply::failure(exchange, &ProxyError::new(Reason::MethodRefused, detail));
+        let error = ProxyError::new(Reason::MethodRefused, detail);
+        let mut response = reply::failure(exchange, &error);
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(""));
         return response;
     }
@@ -158,20 +159,24 @@ fn not_routed(exchange: Box<Exchange>) -> Response<ResponseBody> {
     reply::failure(exchange, &ProxyError::new(Reason::NoRoute, detail))
 }
 
+/// The end of `path` that a route's `/*` stands for.
+fn rest_of(path: &str, rest: usize) -> &str {
+    path.get(path.len().saturating_sub(rest)..).unwrap_or_default()
+}
+
 fn redirect(
     exchange: Box<Exchange>,
     route: &Route,
-    host: Option<&HeaderValue>,
-    path: &str,
-    rest_at: usize,
+    redirect: &Redirect,
+    rest: usize,
 ) -> Response<ResponseBody> {
-    let Action::Redirect(redirect) = &route.action else { return not_routed(exchange) };
+    let target = exchange.target();
     let from = RedirectFrom {
         scheme: "http",
-        authority: host.and_then(|host| host.to_str().ok()).unwrap_or_default(),
-        path,
-        rest: &path[rest_at..],
-        query: exchange.uri.query(),
+        authority: exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        path: target.path(),
+        rest: rest_of(target.path(), rest),
+        query: target.query(),
     };
     let location = redirect.location(&from).ok().and_then(|at| HeaderValue::try_from(at).ok());
     let Some(location) = location else {
@@ -185,38 +190,13 @@ fn redirect(
     response
 }
 
-fn rewrite(
-    mut request: Request<Incoming>,
-    route: &Route,
-    path: &str,
-    rest_at: usize,
-) -> Result<Request<Incoming>, ProxyError> {
+fn rewrite(exchange: &mut Exchange, route: &Route, rest: usize) -> Result<(), ProxyError> {
+    let Some(prefix) = &route.rewrite_prefix else { return Ok(()) };
+    let target = exchange.target();
     let malformed =
         |_| ProxyError::new(Reason::DownstreamProtocol, "the rewritten path is not valid");
-    if let Some(prefix) = &route.rewrite_prefix {
-        let target = prefix.apply(&path[rest_at..], request.uri().query()).map_err(malformed)?;
-        *request.uri_mut() = Uri::from(target);
-    } else if request.uri().authority().is_some() {
-        // The absolute form becomes a path: whom it is for stands in `Host`.
-        let target = request.uri().path_and_query().cloned();
-        let root = PathAndQuery::from_static(if path == "*" { "*" } else { "/" });
-        *request.uri_mut() = Uri::from(target.unwrap_or(root));
-    }
-    Ok(request)
-}
-
-/// The head as it goes upstream, but for what differs between attempts.
-pub(crate) fn prepare_head(
-    exchange: &mut Exchange,
-    route: &Route,
-    parts: &mut http::request::Parts,
-) -> headers::Hop {
-    let hop = headers::strip_hop_by_hop(&mut parts.headers);
-    exchange.wants_trailers = hop.wants_trailers;
-    let downstream = Rc::clone(&exchange.downstream);
-    let rng = &mut downstream.worker.rng.borrow_mut();
-    let id = headers::forward(&mut parts.headers, &downstream, exchange.host.as_ref(), rng);
-    exchange.request_id = Some(id);
-    route.request_headers.apply(&mut parts.headers);
-    hop
+    let rest = rest_of(target.path(), rest);
+    let written = prefix.apply(rest, target.query()).map_err(malformed)?;
+    exchange.target = Some(Uri::from(written));
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::TRAILER;
+use http::header::{PROXY_AUTHENTICATE, TRAILER};
 use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -14,199 +14,204 @@ use tokio::time::Instant;
 use crate::balance::endpoint::EndpointGuard;
 use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
-use crate::io::tick::{Alarm, Timer};
+use crate::io::tick::{Alarm, Tick, Timer};
+use crate::net::UpstreamResponse;
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
 use crate::upstream::{Connection, Slot};
 
-use super::attempt::Answer;
 use super::exchange::Exchange;
-use super::headers;
+use super::fields::ResponseFields;
 
 /// The body of an answer. Its drop ends the request.
 #[derive(Debug)]
-pub(crate) struct ResponseBody {
-    kind: Kind,
+pub(super) struct ResponseBody {
+    /// What is left of an answer of our own; an upstream's comes through the record's [`Flow`].
+    local: Bytes,
     /// `None` where a tunnel has taken the record over.
     exchange: Option<Box<Exchange>>,
 }
 
+/// An upstream's answer that is being passed on, and what is held until its end.
 #[derive(Debug)]
-enum Kind {
-    Local(Bytes),
-    Forwarded(Box<Forwarded>),
-}
-
-/// A body that comes from an upstream, and what is held until its end.
-#[derive(Debug)]
-struct Forwarded {
-    incoming: Incoming,
-    request: BodySource,
+pub(super) struct Flow {
+    incoming: Option<Incoming>,
     /// Taken when it is given back.
     connection: Option<Connection>,
     deadline: Timer,
-    idle: Alarm,
+    /// Made when the answer makes us wait for the first time.
+    idle: Option<Alarm>,
     idle_after: Option<Duration>,
     /// Bytes of the request's body that had moved when the idle alarm was set.
     moved: u64,
+    /// The caller takes trailers.
     trailers: bool,
     _endpoint: EndpointGuard,
-    _slot: Slot,
+    _slot: Option<Slot>,
 }
 
 /// Why an answer was cut short.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was cut short: {0}")]
-pub(crate) struct CutShort(Reason);
+pub(super) struct CutShort(Reason);
 
 /// Turns an upstream's answer into ours.
-pub(crate) fn pass_back(
+pub(super) fn pass_back(
     mut exchange: Box<Exchange>,
     route: &Route,
-    answer: Answer,
-    mut deadline: Deadline,
-    request: BodySource,
+    response: UpstreamResponse,
+    deadline: Deadline,
 ) -> Response<ResponseBody> {
-    let Answer { response, connection, mut timer, endpoint, slot } = answer;
     let (mut parts, incoming) = response.into_parts();
-    let hop = headers::strip_response(&mut parts.headers);
-    if let Some(seconds) = hop.keep_alive {
-        connection.learn_keep_alive(seconds);
+    let fields = ResponseFields::find(&parts.headers);
+    fields.hop.strip(&mut parts.headers);
+    if fields.proxy_authenticate {
+        parts.headers.remove(PROXY_AUTHENTICATE);
     }
     route.response_headers.apply(&mut parts.headers);
-    deadline.see_response(&parts.headers);
-    let cut_at = deadline.overall.filter(|_| !deadline.ends_at_head);
-    timer.set(cut_at);
     exchange.status = parts.status.as_u16();
-    exchange.grpc_status = classify::grpc_status(&parts.headers);
-    let to_http2 = exchange.version == Version::HTTP_2;
-    if !to_http2 && exchange.wants_trailers {
-        announce_trailers(&mut parts.headers, exchange.grpc);
+    let to_http2 = exchange.head.version == Version::HTTP_2;
+    let trailers = to_http2 || exchange.wants_trailers;
+    if !to_http2 && trailers && exchange.grpc && !fields.trailer {
+        announce_trailers(&mut parts.headers);
     }
     parts.version = if to_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let now = Instant::now();
-    exchange.head_at = Some(now);
+    let streams = deadline.ends_at_head || fields.events;
+    let cut_at = deadline.overall.filter(|_| !streams);
+    let now = exchange.head_at.unwrap_or_else(Instant::now);
     exchange.downstream.limit_answer(cut_at, route.idle, now);
-    let mut idle = exchange.downstream.worker.tick.alarm();
-    idle.set(route.idle.map(|idle| now + idle));
-    let mut forwarded = Box::new(Forwarded {
-        moved: request.received(),
-        trailers: to_http2 || exchange.wants_trailers,
-        incoming,
-        request,
-        connection: Some(connection),
-        deadline: timer,
-        idle,
-        idle_after: route.idle,
-        _endpoint: endpoint,
-        _slot: slot,
-    });
-    if forwarded.incoming.is_end_stream() {
-        forwarded.finish(&mut exchange);
+    if let Some(flow) = &mut exchange.flow {
+        if let (Some(seconds), Some(connection)) = (fields.keep_alive, &flow.connection) {
+            connection.learn_keep_alive(seconds);
+        }
+        flow.deadline.set(cut_at);
+        flow.idle_after = route.idle;
+        flow.trailers = trailers;
+        let ended = incoming.is_end_stream();
+        flow.incoming = Some(incoming);
+        if ended {
+            exchange.finish();
+        }
     }
-    let body = ResponseBody { kind: Kind::Forwarded(forwarded), exchange: Some(exchange) };
+    let body = ResponseBody { local: Bytes::new(), exchange: Some(exchange) };
     Response::from_parts(parts, body)
 }
 
 /// HTTP/1 sends only trailers that the head has announced.
-fn announce_trailers(headers: &mut HeaderMap, grpc: bool) {
-    if grpc && !headers.contains_key(TRAILER) {
-        headers.insert(TRAILER, HeaderValue::from_static("grpc-status, grpc-message"));
-    }
+fn announce_trailers(headers: &mut HeaderMap) {
+    headers.insert(TRAILER, HeaderValue::from_static("grpc-status, grpc-message"));
 }
 
 impl ResponseBody {
     /// A body of our own making.
-    pub(crate) fn local(mut exchange: Box<Exchange>, bytes: Bytes) -> Self {
+    pub(super) fn local(mut exchange: Box<Exchange>, bytes: Bytes) -> Self {
         exchange.sent = bytes.len() as u64;
         exchange.head_at = Some(Instant::now());
         exchange.complete = true;
-        Self { kind: Kind::Local(bytes), exchange: Some(exchange) }
+        Self { local: bytes, exchange: Some(exchange) }
     }
 
     /// Nothing; the record is kept elsewhere.
-    pub(crate) fn detached() -> Self {
-        Self { kind: Kind::Local(Bytes::new()), exchange: None }
+    pub(super) fn detached() -> Self {
+        Self { local: Bytes::new(), exchange: None }
+    }
+
+    fn incoming(&self) -> Option<&Incoming> {
+        self.exchange.as_ref()?.flow.as_ref()?.incoming.as_ref()
     }
 }
 
-impl Forwarded {
+impl Flow {
+    /// What an attempt holds when its answer has begun.
+    pub(super) fn new(
+        deadline: Timer,
+        endpoint: EndpointGuard,
+        connection: Option<Connection>,
+        slot: Option<Slot>,
+    ) -> Self {
+        Self {
+            incoming: None,
+            connection,
+            deadline,
+            idle: None,
+            idle_after: None,
+            moved: 0,
+            trailers: false,
+            _endpoint: endpoint,
+            _slot: slot,
+        }
+    }
+
+    /// Ready when neither direction has moved for the idle time.
+    fn poll_idle(&mut self, cx: &mut Context<'_>, tick: &Tick, moved: u64) -> Poll<()> {
+        let Some(after) = self.idle_after else { return Poll::Pending };
+        let idle = self.idle.get_or_insert_with(|| tick.alarm());
+        if self.moved != moved {
+            self.moved = moved;
+            idle.set(Instant::now().checked_add(after));
+        }
+        idle.poll_elapsed(cx)
+    }
+}
+
+impl Exchange {
     /// The whole answer was handed over.
-    fn finish(&mut self, exchange: &mut Exchange) {
-        exchange.complete = true;
-        let Some(connection) = self.connection.take() else { return };
+    fn finish(&mut self) {
+        self.complete = true;
+        let taken = self.flow.as_mut().and_then(|flow| flow.connection.take());
         // An answer that came before the request's end leaves the connection in the middle of a message.
-        if self.request.is_complete()
-            && let Some(local) = &exchange.upstream
+        if self.body.as_ref().is_none_or(BodySource::is_complete)
+            && let (Some(connection), Some(local)) = (taken, &self.upstream)
         {
             connection.give_back(&local.upstream.policy.pool, Instant::now());
         }
     }
 
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-        exchange: &mut Exchange,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-        if self.deadline.poll_elapsed(cx).is_ready() {
-            return cut(
-                exchange,
-                Reason::Timeout,
-                "the deadline passed in the middle of the answer",
-            );
+    /// Bytes that have moved in either direction, and one: nothing is not yet looked at.
+    fn moved(&self) -> u64 {
+        self.sent + self.body.as_ref().map_or(0, BodySource::received) + 1
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        let moved = self.moved();
+        let Some(flow) = &mut self.flow else { return Poll::Ready(None) };
+        if flow.deadline.poll_elapsed(cx).is_ready() {
+            return self.cut(Reason::Timeout, "the deadline passed in the middle of the answer");
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
-            ready!(self.poll_idle(cx));
-            return cut(exchange, Reason::StreamIdle, "nothing moved for the route's idle time");
+        let Some(incoming) = &mut flow.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
+            ready!(flow.poll_idle(cx, &self.downstream.worker.tick, moved));
+            return self.cut(Reason::StreamIdle, "nothing moved for the route's idle time");
         };
         let frame = match frame {
             None => {
-                self.finish(exchange);
+                self.finish();
                 return Poll::Ready(None);
             }
-            Some(Err(error)) => return self.broken(exchange, &error),
+            Some(Err(error)) => return self.broken(&error),
             Some(Ok(frame)) => frame,
         };
-        if let Some(idle) = self.idle_after {
-            self.idle.set(Some(Instant::now() + idle));
-        }
+        let (ended, trailers) = (incoming.is_end_stream(), flow.trailers);
         if let Some(data) = frame.data_ref() {
-            exchange.sent += data.len() as u64;
+            self.sent += data.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.grpc_status = classify::grpc_status(trailers).or(self.grpc_status);
         }
-        if let Some(trailers) = frame.trailers_ref() {
-            exchange.grpc_status = classify::grpc_status(trailers).or(exchange.grpc_status);
+        if ended {
+            self.finish();
         }
-        if self.incoming.is_end_stream() {
-            self.finish(exchange);
-        }
-        if frame.is_trailers() && !self.trailers {
-            exchange.downstream.worker.shared.process.trailers_dropped.inc();
-            self.finish(exchange);
+        if frame.is_trailers() && !trailers {
+            self.downstream.worker.shared.process.trailers_dropped.inc();
+            self.finish();
             return Poll::Ready(None);
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// Ready when neither direction has moved for the idle time.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.idle.poll_elapsed(cx));
-            if self.moved == self.request.received() {
-                return Poll::Ready(());
-            }
-            self.moved = self.request.received();
-            self.idle.set(self.idle_after.map(|idle| Instant::now() + idle));
-        }
-    }
-
-    fn broken(
-        &self,
-        exchange: &mut Exchange,
-        error: &hyper::Error,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-        if let Some(cause) = self.request.failure() {
-            return cut(exchange, cause.reason(), &cause.to_string());
+    fn broken(&mut self, error: &hyper::Error) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        if let Some(cause) = self.body.as_ref().and_then(BodySource::failure) {
+            return self.cut(cause.reason(), &cause.to_string());
         }
         let reason = if error.is_parse() {
             Reason::UpstreamProtocol
@@ -215,22 +220,22 @@ impl Forwarded {
         } else {
             Reason::UpstreamReset
         };
-        cut(exchange, reason, "the upstream broke off in the middle of its answer")
+        self.cut(reason, "the upstream broke off in the middle of its answer")
     }
-}
 
-/// Ends the answer so that it cannot be taken for a whole one.
-fn cut(
-    exchange: &mut Exchange,
-    reason: Reason,
-    detail: &str,
-) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-    exchange.broke(reason, detail);
-    if exchange.version != Version::HTTP_2 {
-        // Where the end of the connection is the end of the body, only a reset tells (HTTP/1.0).
-        exchange.downstream.activity.reset_on_close();
+    /// Ends the answer so that it cannot be taken for a whole one.
+    fn cut(
+        &mut self,
+        reason: Reason,
+        detail: &str,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        self.broke(reason, detail);
+        if self.head.version != Version::HTTP_2 {
+            // Where the end of the connection is the end of the body, only a reset tells (HTTP/1.0).
+            self.downstream.activity.reset_on_close();
+        }
+        Poll::Ready(Some(Err(CutShort(reason))))
     }
-    Poll::Ready(Some(Err(CutShort(reason))))
 }
 
 impl Body for ResponseBody {
@@ -242,25 +247,21 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let this = self.get_mut();
-        match (&mut this.kind, &mut this.exchange) {
-            (Kind::Local(bytes), _) if bytes.is_empty() => Poll::Ready(None),
-            (Kind::Local(bytes), _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            (Kind::Forwarded(forwarded), Some(exchange)) => forwarded.poll_frame(cx, exchange),
-            (Kind::Forwarded(_), None) => Poll::Ready(None),
+        if !this.local.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.local)))));
+        }
+        match &mut this.exchange {
+            Some(exchange) => exchange.poll_frame(cx),
+            None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Local(bytes) => bytes.is_empty(),
-            Kind::Forwarded(forwarded) => forwarded.incoming.is_end_stream(),
-        }
+        self.local.is_empty() && self.incoming().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Forwarded(forwarded) => forwarded.incoming.size_hint(),
-        }
+        self.incoming()
+            .map_or_else(|| SizeHint::with_exact(self.local.len() as u64), Body::size_hint)
     }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
@@ -17,39 +16,40 @@ use crate::base::error::{ProxyError, Reason};
 use crate::io::relay::{RelayEnd, Relayed, relay};
 use crate::io::socket::Socket;
 use crate::metrics::AttemptOutcome;
+use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
 use crate::policy::pushback::Pushback;
 use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
-use crate::snapshot::{Action, LogFilter, Route};
+use crate::snapshot::{Action, LogFilter, Route, Split};
 use crate::upstream::{LocalUpstream, Slot};
 
 use super::access_log::Line;
-use super::attempt::{Answer, Plan};
+use super::attempt::Plan;
 use super::connection::{Accepted, Peer};
 use super::exchange::Exchange;
+use super::fields::ResponseFields;
 use super::listener::Active;
+use super::reply;
 use super::response::ResponseBody;
 use super::worker::{Stop, Worker};
-use super::{headers, reply};
 
 /// Passes a 101 back and then bytes both ways, until both sides have closed or nothing moves for the route's `idle`.
-pub(crate) fn upgrade(
+pub(super) fn upgrade(
     mut exchange: Box<Exchange>,
     route: &Route,
-    answer: Answer,
+    mut response: UpstreamResponse,
     downstream: OnUpgrade,
 ) -> Response<ResponseBody> {
-    let Answer { mut response, connection, endpoint, slot, .. } = answer;
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
-    let protocol = headers::strip_response(&mut parts.headers).upgrade;
+    let hop = ResponseFields::find(&parts.headers).hop;
+    let protocol = hop.strip(&mut parts.headers);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(UPGRADE, protocol.unwrap_or(HeaderValue::from_static("websocket")));
     route.response_headers.apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
     exchange.status = parts.status.as_u16();
-    exchange.head_at = Some(Instant::now());
     let (idle, tick) = (route.idle, exchange.downstream.worker.tick.clone());
     // Owned by the two connections: it ends when either has.
     drop(tokio::task::spawn_local(async move {
@@ -61,7 +61,6 @@ pub(crate) fn upgrade(
             (_, Err(_)) => Relayed { end: RelayEnd::UpstreamBroken, ..Relayed::default() },
         };
         settle(&mut exchange, relayed);
-        drop((connection, endpoint, slot));
     }));
     Response::from_parts(parts, ResponseBody::detached())
 }
@@ -79,19 +78,21 @@ fn settle(exchange: &mut Exchange, relayed: Relayed) {
 }
 
 /// CONNECT on a route that lists the method: a tunnel to an endpoint of the route's upstream.
-pub(crate) async fn connect(
+pub(super) async fn connect(
     mut exchange: Box<Exchange>,
     route: &Route,
-    request: Request<Incoming>,
+    split: &Split,
 ) -> Response<ResponseBody> {
-    let Action::To(split) = &route.action else {
-        return reply::failure(exchange, &ProxyError::new(Reason::NoRoute, "no upstream"));
+    let Some(downstream) = exchange.head.extensions.remove::<OnUpgrade>() else {
+        let text = "this connection cannot become a tunnel";
+        return reply::failure(exchange, &ProxyError::new(Reason::MethodRefused, text));
     };
     let worker = Rc::clone(&exchange.downstream.worker);
     let upstream = Arc::clone(split.pick(&mut worker.rng.borrow_mut()));
-    let local = worker.upstreams.get(&upstream, Instant::now());
+    let local = worker.upstreams.get(&upstream, exchange.started);
     exchange.upstream = Some(Rc::clone(&local));
-    let caller = CallerTimeout::read(request.headers(), exchange.active.snapshot.compat_envoy);
+    let compat = exchange.active.snapshot.compat_envoy;
+    let caller = CallerTimeout::read(&exchange.head.headers, compat);
     let deadline = Deadline::new(exchange.started, route.timeout, &caller, Kind::Tunnel);
     let reached = reach(&worker, &local, route, deadline).await;
     let (socket, held, attempts) = match reached {
@@ -101,7 +102,6 @@ pub(crate) async fn connect(
     exchange.attempts = attempts;
     exchange.status = 200;
     let (idle, tick) = (route.idle, worker.tick.clone());
-    let downstream = hyper::upgrade::on(request);
     drop(tokio::task::spawn_local(async move {
         let relayed = match downstream.await {
             Ok(downstream) => relay(TokioIo::new(downstream), socket, &tick, idle).await,
@@ -122,14 +122,22 @@ async fn reach(
     route: &Route,
     deadline: Deadline,
 ) -> Result<(Socket, impl Sized + 'static + use<>, u32), ProxyError> {
-    let plan =
-        Plan { worker, local, http2: false, deadline, per_try: None, idle: None, body: None };
+    let plan = Plan {
+        worker,
+        local,
+        http2: false,
+        grpc: false,
+        deadline,
+        per_try: None,
+        idle: None,
+        body: None,
+    };
     let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
     let mut tried = Tried::new();
     let mut attempt = 1;
     loop {
         let start = Instant::now();
-        let endpoint = plan.pick(&mut tried)?;
+        let endpoint = plan.pick(&mut tried, start)?;
         let guard = endpoint.start(start);
         let dialled = local.dial(&endpoint, &worker.tick, deadline.overall).await;
         let now = Instant::now();
@@ -173,7 +181,7 @@ async fn reach(
 }
 
 /// Serves a connection of a TCP listener.
-pub(crate) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
+pub(super) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
     let Accepted { worker, active, peer, admitted, .. } = accepted;
     let (started, time) = (Instant::now(), SystemTime::now());
     let listener = &active.listener;

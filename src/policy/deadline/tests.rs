@@ -101,16 +101,10 @@ fn streams_end_their_deadline_at_the_head() {
 }
 
 #[test]
-fn an_event_stream_ends_the_deadline_at_its_head() {
-    let mut deadline = Deadline { overall: None, ends_at_head: false };
-    for other in ["text/html", "text/event-streams", "application/json"] {
-        deadline.see_response(&headers(&[("content-type", other)]));
-        assert!(!deadline.ends_at_head, "{other}");
-    }
-    deadline.see_response(&headers(&[("content-type", "Text/Event-Stream ; charset=utf-8")]));
-    assert!(deadline.ends_at_head);
-    deadline.see_response(&HeaderMap::new());
-    assert!(deadline.ends_at_head);
+fn event_streams_are_known_by_their_type() {
+    let is_events = |kind| is_event_stream(&HeaderValue::from_static(kind));
+    assert!(["text/html", "text/event-streams", ""].into_iter().all(|kind| !is_events(kind)));
+    assert!(is_events("text/event-stream") && is_events("Text/Event-Stream ; charset=utf-8"));
 }
 
 #[test]
