@@ -131,6 +131,11 @@ impl Gate {
         self.arrived.recv_timeout(crate::support::PATIENCE).unwrap()
     }
 
+    /// True when there is a next request; it counts as seen.
+    pub fn has_arrived(&self) -> bool {
+        self.arrived.try_recv().is_ok()
+    }
+
     /// Answers `count` requests, those that wait and those to come.
     pub fn open(&self, count: usize) {
         for _ in 0..count {
