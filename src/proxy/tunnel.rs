@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::Tried;
+use crate::balance::endpoint::Endpoint;
 use crate::base::error::{ProxyError, Reason};
 use crate::io::relay::{RelayEnd, Relayed, relay};
 use crate::io::socket::Socket;
-use crate::metrics::AttemptOutcome;
+use crate::metrics::{AttemptOutcome, RetryCause};
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
@@ -25,7 +26,7 @@ use crate::snapshot::{Action, LogFilter, Route, Split};
 use crate::upstream::{LocalUpstream, Slot};
 
 use super::access_log::Line;
-use super::attempt::Plan;
+use super::attempt::{Plan, outcome_word};
 use super::connection::{Accepted, Peer};
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
@@ -57,7 +58,7 @@ pub(super) fn upgrade(
             (Ok(downstream), Ok(upstream)) => {
                 relay(TokioIo::new(downstream), TokioIo::new(upstream), &tick, idle).await
             }
-            (Err(_), _) => Relayed { end: RelayEnd::DownstreamBroken, ..Relayed::default() },
+            (Err(_), _) => Relayed::of_gone_caller(),
             (_, Err(_)) => Relayed { end: RelayEnd::UpstreamBroken, ..Relayed::default() },
         };
         settle(&mut exchange, relayed);
@@ -94,25 +95,39 @@ pub(super) async fn connect(
     let compat = exchange.active.snapshot.compat_envoy;
     let caller = CallerTimeout::read(&exchange.head.headers, compat);
     let deadline = Deadline::new(exchange.started, route.timeout, &caller, Kind::Tunnel);
-    let reached = reach(&worker, &local, route, deadline).await;
-    let (socket, held, attempts) = match reached {
+    let mut tries = Tries::default();
+    let reached = reach(&worker, &local, route, deadline, &mut tries).await;
+    exchange.attempts = tries.made;
+    exchange.endpoint = tries.endpoint;
+    let (mut socket, held) = match reached {
         Ok(reached) => reached,
         Err(error) => return reply::failure(exchange, &error),
     };
-    exchange.attempts = attempts;
     exchange.status = 200;
+    exchange.head_at = Some(Instant::now());
     let (idle, tick) = (route.idle, worker.tick.clone());
     drop(tokio::task::spawn_local(async move {
-        let relayed = match downstream.await {
-            Ok(downstream) => relay(TokioIo::new(downstream), socket, &tick, idle).await,
-            Err(_) => Relayed { end: RelayEnd::DownstreamBroken, ..Relayed::default() },
-        };
-        settle(&mut exchange, relayed);
-        drop(held);
+        match downstream.await {
+            Ok(downstream) => {
+                let mut downstream = TokioIo::new(downstream);
+                let relayed = relay(&mut downstream, &mut socket, &tick, idle).await;
+                relayed.end.pass_on(&exchange.downstream.activity, &socket.activity());
+                settle(&mut exchange, relayed);
+            }
+            Err(_) => settle(&mut exchange, Relayed::of_gone_caller()),
+        }
+        drop((socket, held));
     }));
     let mut response = Response::new(ResponseBody::detached());
     *response.status_mut() = StatusCode::OK;
     response
+}
+
+/// What it took to reach an endpoint, or not to.
+#[derive(Default)]
+struct Tries {
+    made: u32,
+    endpoint: Option<Arc<Endpoint>>,
 }
 
 /// Connects to an endpoint of the upstream, trying others where one cannot be reached.
@@ -121,7 +136,8 @@ async fn reach(
     local: &Rc<LocalUpstream>,
     route: &Route,
     deadline: Deadline,
-) -> Result<(Socket, impl Sized + 'static + use<>, u32), ProxyError> {
+    tries: &mut Tries,
+) -> Result<(Socket, impl Sized + 'static + use<>), ProxyError> {
     let plan = Plan {
         worker,
         local,
@@ -134,10 +150,11 @@ async fn reach(
     };
     let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
     let mut tried = Tried::new();
-    let mut attempt = 1;
     loop {
         let start = Instant::now();
         let endpoint = plan.pick(&mut tried, start)?;
+        tries.made += 1;
+        tries.endpoint = Some(Arc::clone(&endpoint));
         let guard = endpoint.start(start);
         let dialled = local.dial(&endpoint, &worker.tick, deadline.overall).await;
         let now = Instant::now();
@@ -145,14 +162,14 @@ async fn reach(
             Ok((socket, held)) => {
                 local.upstream.metrics.attempt(AttemptOutcome::Success);
                 guard.settle(Outcome::Success, now);
-                return Ok((socket, (held, guard, slot), attempt));
+                return Ok((socket, (held, guard, slot)));
             }
             Err(error) => error,
         };
-        local.upstream.metrics.attempt(AttemptOutcome::ConnectFailed);
-        guard.settle(Outcome::Failure, now);
+        local.upstream.metrics.attempt(outcome_word(error.reason));
+        guard.settle(Outcome::of_reason(error.reason), now);
         let state = RetryState {
-            attempt,
+            attempt: tries.made,
             method: &http::Method::CONNECT,
             idempotency_key: false,
             body: BodyReplay::Unsent,
@@ -172,16 +189,17 @@ async fn reach(
                 }
                 return Err(error);
             }
-            _ => {
-                local.upstream.metrics.retry(crate::metrics::RetryCause::Safe);
-                attempt += 1;
-            }
+            _ => local.upstream.metrics.retry(RetryCause::Safe),
         }
     }
 }
 
 /// Serves a connection of a TCP listener.
-pub(super) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
+pub(super) async fn serve_tcp(
+    accepted: Accepted,
+    mut socket: Socket,
+    stopped: watch::Receiver<Stop>,
+) {
     let Accepted { worker, active, peer, admitted, .. } = accepted;
     let (started, time) = (Instant::now(), SystemTime::now());
     let listener = &active.listener;
@@ -191,16 +209,16 @@ pub(super) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch
     let upstream = Arc::clone(split.pick(&mut worker.rng.borrow_mut()));
     let local = worker.upstreams.get(&upstream, started);
     let deadline = Deadline::new(started, route.timeout, &CallerTimeout::default(), Kind::Tunnel);
-    let reached = reach(&worker, &local, route, deadline).await;
-    let mut line = TcpLine { attempts: 0, relayed: Relayed::default(), error: None };
+    let mut line = TcpLine { tries: Tries::default(), relayed: Relayed::default(), error: None };
+    let reached = reach(&worker, &local, route, deadline, &mut line.tries).await;
     // A drain leaves it until the deadline: nobody can ask the peers of a TCP connection to end.
     drop(stopped);
     match reached {
-        Ok((upstream_socket, held, attempts)) => {
-            line.attempts = attempts;
+        Ok((mut upstream_socket, held)) => {
             let idle = listener.limits.idle;
-            line.relayed = relay(socket, upstream_socket, &worker.tick, idle).await;
-            drop(held);
+            line.relayed = relay(&mut socket, &mut upstream_socket, &worker.tick, idle).await;
+            line.relayed.end.pass_on(&socket.activity(), &upstream_socket.activity());
+            drop((upstream_socket, held));
         }
         Err(error) => {
             listener.metrics.reject(error.reason);
@@ -218,7 +236,7 @@ pub(super) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch
 
 /// What the access log says of a TCP connection.
 struct TcpLine {
-    attempts: u32,
+    tries: Tries,
     relayed: Relayed,
     error: Option<ProxyError>,
 }
@@ -264,10 +282,10 @@ impl TcpLine {
             detail: self.error.as_ref().map(|error| &*error.detail),
             duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
             head_ms: None,
-            attempts: self.attempts,
+            attempts: self.tries.made,
             retry_suppressed: None,
             upstream: Some(&local.upstream.name),
-            endpoint: None,
+            endpoint: self.tries.endpoint.as_ref().map(|endpoint| &endpoint.address as _),
             received_bytes: self.relayed.sent,
             sent_bytes: self.relayed.received,
             peer,
