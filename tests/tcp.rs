@@ -28,7 +28,7 @@ fn open(proxy: &Proxy) -> TcpStream {
 }
 
 fn bytes(count: usize) -> Vec<u8> {
-    (0..count).map(|at| (at % 251) as u8).collect()
+    (0..=250).cycle().take(count).collect()
 }
 
 #[test]
