@@ -67,6 +67,7 @@ pub(super) fn upgrade(
 }
 
 fn settle(exchange: &mut Exchange, relayed: Relayed) {
+    exchange.tunnelled = relayed.sent;
     exchange.sent = relayed.received;
     exchange.complete = true;
     match relayed.end {
