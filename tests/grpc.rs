@@ -5,36 +5,18 @@ mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use support::{Proxy, refusing};
-use traffic::{Setup, python};
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
-}
+use traffic::{PythonServer, Setup};
 
 /// The service of `grpc_server.py`.
-struct Service {
-    python: PathBuf,
-    child: Child,
-    address: SocketAddr,
-}
+struct Service(PythonServer);
 
 impl Service {
     /// `None` where grpcio is not installed.
     fn start() -> Option<Self> {
-        let python = python("grpc")?;
-        let mut command = Command::new(&python);
-        command.arg(script("grpc_server.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut port = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        let address = format!("127.0.0.1:{}", port.trim()).parse().unwrap();
-        Some(Self { python, child, address })
+        PythonServer::start("grpc", "grpc_server.py").map(Self)
     }
 
     /// Runs a scenario of `grpc_client.py` through a proxy.
@@ -45,22 +27,15 @@ impl Service {
     }
 
     fn ask(&self, proxy: &Proxy, scenario: &str) {
-        let mut command = Command::new(&self.python);
-        command.arg(script("grpc_client.py")).arg(proxy.address("outbound").to_string());
+        let mut command = Command::new(&self.0.python);
+        command.arg(traffic::client("grpc_client.py")).arg(proxy.address("outbound").to_string());
         let output = command.arg(scenario).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{scenario}: {text}");
     }
 
     fn setup(&self) -> Setup {
-        Setup::new(&[self.address])
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
+        Setup::new(&[self.0.address])
     }
 }
 
