@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use crate::config::{Loaded, Severity, load_file, render, render_json, schema as schema_of};
+use crate::config::{Config, Loaded, load_file, render, render_json, schema as schema_of};
 
 use super::cli::{CheckArgs, EffectiveArgs, Format};
 use super::output;
@@ -18,7 +18,10 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
             Format::Json => output::stdout(&format!("{}\n", findings_json(&loaded))),
             Format::Text => {
                 output::stderr(&findings(&loaded));
-                output::stdout(&format!("{}: {}\n", path.display(), verdict(&loaded)));
+                // What is wrong has just been counted there.
+                if let Some(config) = &loaded.config {
+                    output::stdout(&format!("{}: {}\n", path.display(), extent(config)));
+                }
             }
         }
     }
@@ -51,23 +54,15 @@ fn findings_json(loaded: &Loaded) -> String {
     render_json(&loaded.diagnostics, &loaded.source)
 }
 
-fn verdict(loaded: &Loaded) -> String {
-    let count =
-        |severity| loaded.diagnostics.iter().filter(|finding| finding.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+/// What a valid file holds.
+fn extent(config: &Config) -> String {
     let counted =
         |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    match &loaded.config {
-        None => format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
-        Some(config) => {
-            let routes = config.listeners.iter().map(|listener| listener.routes.len()).sum();
-            format!(
-                "valid, {}: {}, {}, {}",
-                counted(warnings, "warning"),
-                counted(config.listeners.len(), "listener"),
-                counted(routes, "route"),
-                counted(config.upstreams.len(), "upstream"),
-            )
-        }
-    }
+    let routes = config.listeners.iter().map(|listener| listener.routes.len()).sum();
+    format!(
+        "valid: {}, {}, {}",
+        counted(config.listeners.len(), "listener"),
+        counted(routes, "route"),
+        counted(config.upstreams.len(), "upstream"),
+    )
 }
