@@ -163,7 +163,12 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
         self.downstream.end_request(now);
-        if !self.complete {
+        if !self.complete && self.downstream.worker.is_stopping() {
+            self.broke(Reason::Draining, "cut off at the end of the drain");
+            if self.status == 0 {
+                self.status = 502;
+            }
+        } else if !self.complete {
             self.broke(Reason::ClientGone, "the caller went away before the answer was complete");
         }
         if self.reason == Some(Reason::ClientGone) {
