@@ -18,6 +18,7 @@ use crate::base::error::Reason;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
 use crate::io::executor::LocalExecutor;
 use crate::io::socket::{Activity, Socket};
+use crate::io::tick::TICK;
 use crate::snapshot::Protocol;
 
 use super::listener::{Active, Admitted, LocalListener};
@@ -110,6 +111,7 @@ async fn tell_apart(
     let mut alarm = accepted.worker.tick.alarm();
     alarm.set(limits.idle.map(|idle| start + idle));
     let mut stopped = stopped.clone();
+    let mut ending = false;
     let mut first = [0; PREFACE.len()];
     let mut read = 0;
     while first[..read] == PREFACE[..read] {
@@ -119,12 +121,17 @@ async fn tell_apart(
         let received = tokio::select! {
             received = socket.read(&mut first[read..]) => received.ok()?,
             () = alarm.elapsed() => return None,
-            _ = stopped.wait_for(|stop| *stop == Stop::Connections) => return None,
+            _ = stopped.wait_for(|stop| *stop == Stop::Connections), if !ending => {
+                // It was accepted in time, and its request may be here already: that one is answered.
+                ending = true;
+                alarm.set(Some(Instant::now() + TICK));
+                continue;
+            }
         };
         if received == 0 {
             return None;
         }
-        if read == 0 {
+        if read == 0 && !ending {
             alarm.set(limits.header_timeout.map(|limit| Instant::now() + limit));
         }
         read += received;

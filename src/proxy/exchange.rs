@@ -168,7 +168,12 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
         self.downstream.end_request(now);
-        if !self.complete {
+        if !self.complete && self.downstream.worker.is_stopping() {
+            self.broke(Reason::Draining, "cut off at the end of the drain");
+            if self.status == 0 {
+                self.status = 502;
+            }
+        } else if !self.complete {
             match self.downstream.cut_for() {
                 Some(reason) => self.broke(reason, "the caller did not read the answer in time"),
                 None => {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::balance::Tried;
 use crate::base::error::{ProxyError, Reason};
 use crate::io::relay::{RelayEnd, Relayed, relay};
-use crate::io::socket::Socket;
+use crate::io::socket::{Activity, Socket};
 use crate::metrics::AttemptOutcome;
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
@@ -29,7 +29,7 @@ use super::attempt::Plan;
 use super::connection::{Accepted, Peer};
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
-use super::listener::Active;
+use super::listener::{Active, Admitted};
 use super::reply;
 use super::response::ResponseBody;
 use super::worker::{Stop, Worker};
@@ -184,63 +184,86 @@ async fn reach(
 pub(super) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
     let Accepted { worker, active, peer, admitted, .. } = accepted;
     let (started, time) = (Instant::now(), SystemTime::now());
-    let listener = &active.listener;
     // `validate` has made sure of it: the one route of a TCP listener goes to upstreams.
-    let Some(route) = listener.routes.first() else { return };
+    let Some(route) = active.listener.routes.first() else { return };
     let Action::To(split) = &route.action else { return };
     let upstream = Arc::clone(split.pick(&mut worker.rng.borrow_mut()));
     let local = worker.upstreams.get(&upstream, started);
     let deadline = Deadline::new(started, route.timeout, &CallerTimeout::default(), Kind::Tunnel);
-    let reached = reach(&worker, &local, route, deadline).await;
-    let mut line = TcpLine { attempts: 0, relayed: Relayed::default(), error: None };
+    let mut record = TcpRecord {
+        worker: &worker,
+        active: &active,
+        route,
+        local: &local,
+        began: (started, time),
+        peer,
+        activity: socket.activity(),
+        attempts: 0,
+        end: TcpEnd::Cut,
+        _admitted: admitted,
+    };
     // A drain leaves it until the deadline: nobody can ask the peers of a TCP connection to end.
     drop(stopped);
-    match reached {
+    match reach(&worker, &local, route, deadline).await {
         Ok((upstream_socket, held, attempts)) => {
-            line.attempts = attempts;
-            let idle = listener.limits.idle;
-            line.relayed = relay(socket, upstream_socket, &worker.tick, idle).await;
+            record.attempts = attempts;
+            let idle = active.listener.limits.idle;
+            let relayed = relay(socket, upstream_socket, &worker.tick, idle).await;
+            record.end = TcpEnd::Relayed(relayed.end);
             drop(held);
         }
-        Err(error) => {
-            listener.metrics.reject(error.reason);
-            line.error = Some(error);
-        }
+        Err(error) => record.end = TcpEnd::NotConnected(error),
     }
-    listener.metrics.received.inc_by(line.relayed.sent);
-    listener.metrics.sent.inc_by(line.relayed.received);
-    let took = started.elapsed();
-    let status = if line.error.is_some() { 503 } else { 200 };
-    route.metrics.request(status, took.as_secs_f64());
-    line.write(&worker, &active, route, &local, (time, took), &peer);
-    drop(admitted);
 }
 
-/// What the access log says of a TCP connection.
-struct TcpLine {
+/// How a TCP connection ended.
+enum TcpEnd {
+    /// The process ended first.
+    Cut,
+    NotConnected(ProxyError),
+    Relayed(RelayEnd),
+}
+
+/// The record of a TCP connection. Its drop counts and logs it, whatever ended it.
+struct TcpRecord<'a> {
+    worker: &'a Worker,
+    active: &'a Active,
+    route: &'a Route,
+    local: &'a LocalUpstream,
+    began: (Instant, SystemTime),
+    peer: Peer,
+    activity: Arc<Activity>,
     attempts: u32,
-    relayed: Relayed,
-    error: Option<ProxyError>,
+    end: TcpEnd,
+    _admitted: Admitted,
 }
 
-impl TcpLine {
-    fn write(
-        &self,
-        worker: &Worker,
-        active: &Active,
-        route: &Route,
-        local: &LocalUpstream,
-        (time, took): (SystemTime, Duration),
-        peer: &Peer,
-    ) {
-        let reason = match (&self.error, self.relayed.end) {
-            (Some(error), _) => Some(error.reason),
-            (None, RelayEnd::Idle) => Some(Reason::StreamIdle),
-            (None, RelayEnd::UpstreamBroken) => Some(Reason::UpstreamReset),
-            (None, RelayEnd::DownstreamBroken) => Some(Reason::ClientGone),
-            (None, RelayEnd::Closed) => None,
+impl Drop for TcpRecord<'_> {
+    fn drop(&mut self) {
+        let listener = &self.active.listener;
+        if let TcpEnd::NotConnected(error) = &self.end {
+            listener.metrics.reject(error.reason);
+        }
+        listener.metrics.received.inc_by(self.activity.bytes_read());
+        listener.metrics.sent.inc_by(self.activity.bytes_written());
+        let took = self.began.0.elapsed();
+        let status = if matches!(self.end, TcpEnd::NotConnected(_)) { 503 } else { 200 };
+        self.route.metrics.request(status, took.as_secs_f64());
+        self.log(took);
+    }
+}
+
+impl TcpRecord<'_> {
+    fn log(&self, took: Duration) {
+        let (reason, detail) = match &self.end {
+            TcpEnd::Cut => (Some(Reason::Draining), Some("cut off at the end of the drain")),
+            TcpEnd::NotConnected(error) => (Some(error.reason), Some(&*error.detail)),
+            TcpEnd::Relayed(RelayEnd::Idle) => (Some(Reason::StreamIdle), None),
+            TcpEnd::Relayed(RelayEnd::UpstreamBroken) => (Some(Reason::UpstreamReset), None),
+            TcpEnd::Relayed(RelayEnd::DownstreamBroken) => (Some(Reason::ClientGone), None),
+            TcpEnd::Relayed(RelayEnd::Closed) => (None, None),
         };
-        let wanted = match active.snapshot.log {
+        let wanted = match self.active.snapshot.log {
             LogFilter::All | LogFilter::Share(_) => true,
             LogFilter::Errors => reason.is_some(),
             LogFilter::Never => false,
@@ -248,11 +271,11 @@ impl TcpLine {
         if !wanted {
             return;
         }
-        worker.shared.access_log.write(&Line {
-            time,
-            service: &active.snapshot.service,
-            listener: &active.listener.name,
-            route: Some(&route.name),
+        self.worker.shared.access_log.write(&Line {
+            time: self.began.1,
+            service: &self.active.snapshot.service,
+            listener: &self.active.listener.name,
+            route: Some(&self.route.name),
             protocol: "TCP",
             method: None,
             host: None,
@@ -261,15 +284,15 @@ impl TcpLine {
             grpc_status: None,
             reason: reason.map(Reason::word),
             flag: reason.map(Reason::flag),
-            detail: self.error.as_ref().map(|error| &*error.detail),
+            detail,
             duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
             head_ms: None,
             attempts: self.attempts,
-            upstream: Some(&local.upstream.name),
+            upstream: Some(&self.local.upstream.name),
             endpoint: None,
-            received_bytes: self.relayed.sent,
-            sent_bytes: self.relayed.received,
-            peer,
+            received_bytes: self.activity.bytes_read(),
+            sent_bytes: self.activity.bytes_written(),
+            peer: &self.peer,
             request_id: None,
         });
     }

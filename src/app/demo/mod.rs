@@ -16,7 +16,7 @@ use crate::control::watch::FileWatch;
 use crate::metrics::Summary;
 
 use super::cli::DemoArgs;
-use super::run::Proxy;
+use super::run::{Proxy, Signals};
 use super::{check, logging, output, threads};
 
 use load::Client;
@@ -33,6 +33,7 @@ const GOOD_ENOUGH: f64 = 0.95;
 pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<()> {
     let log = logging::start("warn");
     threads::local_runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
         let ports = start_services().await.context("cannot start the demo's services")?;
         let loaded = load_str(CONFIG_PATH, CONFIG, &|name| ports.get(name));
         if loaded.config.is_none() {
@@ -54,7 +55,7 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<()> {
                 let load = spawn_local(load::background(Client::new(address), args.rate));
                 let show = spawn_local(show_each_second(snapshot_summary(&proxy)));
                 let mut watch = FileWatch::new(Path::new("/dev/null"));
-                proxy.until_stopped(&mut watch).await?;
+                proxy.until_stopped(&mut signals, &mut watch).await;
                 load.abort();
                 show.abort();
                 output::stdout("\n");
