@@ -6,6 +6,7 @@
 //! the caller down, and `100 Continue` is sent when the attempt has started.
 
 use std::cell::RefCell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -50,6 +51,9 @@ pub enum BodyError {
     /// The caller's connection or stream broke.
     #[error("the caller went away in the middle of the body")]
     ClientGone,
+    /// Its chunks or its length are not what the protocol allows.
+    #[error("the body is malformed")]
+    Malformed,
     /// More than the listener's `limits.body`.
     #[error("the body is larger than the listener allows")]
     TooLarge,
@@ -62,10 +66,32 @@ pub enum BodyError {
 }
 
 impl BodyError {
+    /// What a failed read means: bytes that are not a body, or none at all.
+    fn of_read(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>()
+                && matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+            {
+                return Self::Malformed;
+            }
+            // HTTP/2: the length does not hold, for example. The stream is reset already.
+            if let Some(error) = error.downcast_ref::<h2::Error>()
+                && error.is_library()
+                && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+            {
+                return Self::Malformed;
+            }
+            cause = error.source();
+        }
+        Self::ClientGone
+    }
+
     /// The reason that the request fails with.
     pub fn reason(self) -> Reason {
         match self {
             Self::ClientGone | Self::Superseded => Reason::ClientGone,
+            Self::Malformed => Reason::DownstreamProtocol,
             Self::TooLarge => Reason::TooLarge,
             Self::Paused => Reason::RequestTimeout,
         }
@@ -181,7 +207,10 @@ impl<B> RequestBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Source<B> {
+impl<B> Source<B>
+where
+    B: Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin,
+{
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failed = Some(error);
         Poll::Ready(Some(Err(error)))
@@ -204,7 +233,7 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
                 self.ended = true;
                 return Poll::Ready(None);
             }
-            Some(Err(_)) => return self.fail(BodyError::ClientGone),
+            Some(Err(error)) => return self.fail(BodyError::of_read(&error)),
             Some(Ok(frame)) => frame,
         };
         if let Some(data) = frame.data_ref() {
@@ -249,7 +278,10 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -364,6 +396,15 @@ mod tests {
         let source = source(&["four", "four"], BodyLimits { size: Some(ByteSize(7)), ..limits(0) });
         assert_eq!(read(source.attempt()).await.unwrap_err(), BodyError::TooLarge);
         assert_eq!(source.failure().unwrap().reason(), Reason::TooLarge);
+    }
+
+    #[test]
+    fn malformed_is_told_from_broken_off() {
+        let read = |kind: io::ErrorKind| BodyError::of_read(&io::Error::from(kind));
+        assert_eq!(read(io::ErrorKind::InvalidInput), BodyError::Malformed);
+        assert_eq!(read(io::ErrorKind::InvalidData), BodyError::Malformed);
+        assert_eq!(read(io::ErrorKind::UnexpectedEof), BodyError::ClientGone);
+        assert_eq!(BodyError::Malformed.reason(), Reason::DownstreamProtocol);
     }
 
     #[tokio::test(start_paused = true)]
