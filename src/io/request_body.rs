@@ -22,6 +22,7 @@ use crate::base::error::Reason;
 use crate::base::units::ByteSize;
 
 use super::tick::{Alarm, Tick};
+use super::trailers;
 
 /// What a request's body may do.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,8 @@ pub struct BodyLimits {
     pub size: Option<ByteSize>,
     /// Longest pause between two pieces, from the moment that we wait for one; `None`: unlimited.
     pub pause: Option<Duration>,
+    /// The upstream's side can carry trailers: HTTP/2 can, HTTP/1 where the head announces them.
+    pub trailers: bool,
 }
 
 /// Whether another attempt can send the whole body.
@@ -111,6 +114,7 @@ struct Source<B> {
     received: u64,
     replay: Replay,
     trailers: Option<HeaderMap>,
+    trailers_left_out: bool,
     ended: bool,
     failed: Option<BodyError>,
     /// The attempt that may read; older ones are superseded.
@@ -133,6 +137,7 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
             received: 0,
             replay: Replay::Unsent,
             trailers: None,
+            trailers_left_out: false,
             ended: false,
             failed: None,
             attempt: 0,
@@ -173,6 +178,11 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
     /// Bytes that have arrived.
     pub fn received(&self) -> u64 {
         self.0.as_ref().map_or(0, |source| source.borrow().received)
+    }
+
+    /// True when trailers have come that the upstream's side could not carry.
+    pub fn trailers_left_out(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| source.borrow().trailers_left_out)
     }
 
     /// True when there is no body, or its end has arrived.
@@ -243,11 +253,28 @@ where
             }
             let data = data.clone();
             self.keep(data);
-        } else if let Some(trailers) = frame.trailers_ref() {
-            self.trailers = Some(trailers.clone());
         }
+        let frame = match frame.into_trailers() {
+            Ok(trailers) => return self.end_with(trailers),
+            Err(frame) => frame,
+        };
         self.ended = self.incoming.is_end_stream();
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Nothing follows trailers.
+    fn end_with(
+        &mut self,
+        mut trailers: HeaderMap,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.ended = true;
+        if !self.limits.trailers {
+            self.trailers_left_out = true;
+            return Poll::Ready(None);
+        }
+        trailers::strip(&mut trailers);
+        self.trailers = Some(trailers.clone());
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn keep(&mut self, data: Bytes) {
@@ -362,7 +389,7 @@ mod tests {
     }
 
     fn limits(replay: u64) -> BodyLimits {
-        BodyLimits { replay: ByteSize(replay), size: None, pause: None }
+        BodyLimits { replay: ByteSize(replay), size: None, pause: None, trailers: true }
     }
 
     async fn read(body: RequestBody<Pieces>) -> Result<Bytes, BodyError> {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::TRAILER;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -59,7 +60,8 @@ pub(crate) async fn forward(
     };
     let (wants_trailers, upgrade) = (hop.wants_trailers || exchange.grpc, hop.upgrade.as_ref());
     headers::address_request(&mut parts, host.as_ref(), http2, wants_trailers, upgrade);
-    let body = body_source(&mut exchange, route, incoming);
+    let trailers = http2 || parts.headers.contains_key(TRAILER);
+    let body = body_source(&mut exchange, route, incoming, trailers);
     let plan = Plan {
         worker: &worker,
         local: &local,
@@ -105,12 +107,18 @@ fn deadline(
     Deadline::new(exchange.started, route.timeout, &caller, kind)
 }
 
-fn body_source(exchange: &mut Exchange, route: &Route, incoming: Incoming) -> BodySource {
+fn body_source(
+    exchange: &mut Exchange,
+    route: &Route,
+    incoming: Incoming,
+    trailers: bool,
+) -> BodySource {
     let limits = &exchange.active.listener.limits;
     let limits = BodyLimits {
         replay: ByteSize(route.retry.replay_bytes),
         size: limits.body,
         pause: limits.body_timeout,
+        trailers,
     };
     let body = BodySource::new(incoming, limits, &exchange.downstream.worker.tick);
     exchange.body = Some(body.clone());

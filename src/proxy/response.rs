@@ -15,6 +15,7 @@ use crate::balance::endpoint::EndpointGuard;
 use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::io::tick::{Alarm, Timer};
+use crate::io::trailers;
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
@@ -50,6 +51,7 @@ struct Forwarded {
     idle_after: Option<Duration>,
     /// Bytes of the request's body that had moved when the idle alarm was set.
     moved: u64,
+    /// The caller can take trailers, and knows of them.
     trailers: bool,
     _endpoint: EndpointGuard,
     _slot: Slot,
@@ -92,7 +94,7 @@ pub(crate) fn pass_back(
     idle.set(route.idle.map(|idle| now + idle));
     let mut forwarded = Box::new(Forwarded {
         moved: request.received(),
-        trailers: to_http2 || exchange.wants_trailers,
+        trailers: to_http2 || (exchange.wants_trailers && parts.headers.contains_key(TRAILER)),
         incoming,
         request,
         connection: Some(connection),
@@ -174,18 +176,30 @@ impl Forwarded {
         if let Some(data) = frame.data_ref() {
             exchange.sent += data.len() as u64;
         }
-        if let Some(trailers) = frame.trailers_ref() {
-            exchange.grpc_status = classify::grpc_status(trailers).or(exchange.grpc_status);
-        }
+        let frame = match frame.into_trailers() {
+            Ok(trailers) => return self.end_with(trailers, exchange),
+            Err(frame) => frame,
+        };
         if self.incoming.is_end_stream() {
             self.finish(exchange);
         }
-        if frame.is_trailers() && !self.trailers {
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Trailers are the last of an answer: hyper asks for nothing behind them.
+    fn end_with(
+        &mut self,
+        mut trailers: HeaderMap,
+        exchange: &mut Exchange,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        exchange.grpc_status = classify::grpc_status(&trailers).or(exchange.grpc_status);
+        self.finish(exchange);
+        if !self.trailers {
             exchange.downstream.worker.shared.process.trailers_dropped.inc();
-            self.finish(exchange);
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(Ok(frame)))
+        trailers::strip(&mut trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     /// Ready when neither direction has moved for the idle time.

@@ -165,7 +165,10 @@ impl Case {
             }
         }
         let unanswered = self.upstream_gets.as_ref().is_some_and(Vec::is_empty);
-        if self.upstream_answers.is_empty() && !matches!(self.upstream, Upstream::Silent | Upstream::Holds) && !unanswered {
+        if self.upstream_answers.is_empty()
+            && !matches!(self.upstream, Upstream::Silent | Upstream::Holds)
+            && !unanswered
+        {
             self.upstream_answers = ANSWER.to_vec();
             if expected.is_empty() && self.expected == Expected::Bytes(Vec::new()) {
                 self.expected = Expected::Bytes(FORWARDED_ANSWER.to_vec());

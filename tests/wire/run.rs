@@ -172,11 +172,8 @@ fn run(proxy: &Proxy, recorder: &Shared, case: &Case) -> Option<String> {
     let (caller, end) = call(proxy, case);
     // What is answered after all that went before proves that nothing more of the case is under way.
     let after = http(proxy.address("out"), "GET", "/sentinel", &[("Connection", "close")], b"");
-    let seen = Seen {
-        upstream: std::mem::take(&mut recorder.lock().unwrap().received),
-        caller,
-        end,
-    };
+    let seen =
+        Seen { upstream: std::mem::take(&mut recorder.lock().unwrap().received), caller, end };
     recorder.lock().unwrap().kept.clear();
     let mut wrong = Vec::new();
     if after.text() != "sentinel" {
@@ -189,13 +186,17 @@ fn run(proxy: &Proxy, recorder: &Shared, case: &Case) -> Option<String> {
     };
     let all = |metrics: &Metrics| metrics.sum("outrigger_rejected_total", &[]);
     let grown = proxy.metrics_when(|metrics| {
-        case.rejected.iter().all(|reason| {
-            rejected(metrics, reason) > rejected(&before, reason) + 0.5
-        })
+        case.rejected
+            .iter()
+            .all(|reason| rejected(metrics, reason) > rejected(&before, reason) + 0.5)
     });
     let more = all(&grown) - all(&before);
     if (more - case.rejected.len() as f64).abs() > 0.5 {
-        wrong.push(format!("counted: expected {:?}, found {}", case.rejected, difference(&before.text, &grown.text)));
+        wrong.push(format!(
+            "counted: expected {:?}, found {}",
+            case.rejected,
+            difference(&before.text, &grown.text)
+        ));
     }
     let left_out = |metrics: &Metrics| {
         let reason = case.left_out.as_deref().unwrap_or_default();
@@ -221,7 +222,8 @@ fn refusals_logged(proxy: &Proxy) -> usize {
 fn difference(before: &str, after: &str) -> String {
     let refusals = |line: &&str| line.starts_with("outrigger_rejected_total");
     let old: Vec<&str> = before.lines().filter(refusals).collect();
-    let new: Vec<&str> = after.lines().filter(refusals).filter(|line| !old.contains(line)).collect();
+    let new: Vec<&str> =
+        after.lines().filter(refusals).filter(|line| !old.contains(line)).collect();
     if new.is_empty() { "nothing".to_owned() } else { new.join(", ") }
 }
 
@@ -268,7 +270,8 @@ fn check_upstream(case: &Case, seen: &Seen, wrong: &mut Vec<String>) {
     let got: Vec<u8> = seen.upstream.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
     let whole = seen.upstream.iter().all(|(_, whole)| *whole);
     let (expected, got) = (case::normal(expected), case::normal(&got));
-    let same = if case.broken { expected.starts_with(&got) || got == expected } else { got == expected };
+    let same =
+        if case.broken { expected.starts_with(&got) || got == expected } else { got == expected };
     if !same {
         wrong.push(sides("upstream", &expected, &got));
     }
@@ -288,7 +291,8 @@ fn check_caller(case: &Case, seen: &Seen, wrong: &mut Vec<String>) {
         Expected::Ours(status, reason, ours) => {
             let got = case::normal(&seen.caller);
             let header = format!("\r\nx-outrigger-reason: {reason}\r\n");
-            let as_told = got.starts_with(&format!("HTTP/1.1 {status} ")) || got.starts_with(&format!("HTTP/1.0 {status} "));
+            let as_told = got.starts_with(&format!("HTTP/1.1 {status} "))
+                || got.starts_with(&format!("HTTP/1.0 {status} "));
             if !as_told || got.contains(&header) != *ours {
                 let expected = format!("{status}{}", if *ours { header } else { String::new() });
                 wrong.push(sides("caller", &expected, &got));
