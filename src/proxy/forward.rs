@@ -24,7 +24,7 @@ use crate::upstream::{Protocol, Upstream};
 use super::attempt::{Answer, Failed, Plan};
 use super::exchange::Exchange;
 use super::headers::{self, Hop};
-use super::request::prepare_head;
+use super::request::{Broken, prepare_head};
 use super::response::{self, ResponseBody};
 use super::{reply, tunnel};
 
@@ -38,10 +38,13 @@ pub(crate) struct Forwarding<'a> {
 }
 
 /// Sends a request upstream, again where that is allowed, and passes the answer back.
+///
+/// # Errors
+/// The caller went away: there is nobody to answer.
 pub(crate) async fn forward(
     forwarding: Forwarding<'_>,
     mut request: Request<Incoming>,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Broken> {
     let Forwarding { mut exchange, route, upstream, host } = forwarding;
     let worker = Rc::clone(&exchange.downstream.worker);
     let on_upgrade = hyper::upgrade::on(&mut request);
@@ -77,11 +80,15 @@ pub(crate) async fn forward(
                 Some(cause) => ProxyError::new(cause.reason(), cause.to_string()),
                 None => error,
             };
-            reply::failure(exchange, &error)
+            if error.reason == Reason::ClientGone {
+                exchange.broke(error.reason, error.detail);
+                return Err(h2::Reason::CANCEL.into());
+            }
+            Ok(reply::failure(exchange, &error))
         }
         Ok(answer) => {
             body.commit();
-            pass_back(exchange, route, answer, deadline, body, upgrade.map(|_| on_upgrade))
+            Ok(pass_back(exchange, route, answer, deadline, body, upgrade.map(|_| on_upgrade)))
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) type Broken = h2::Error;
 /// Answers a request.
 ///
 /// # Errors
-/// An HTTP/2 request that is malformed has its stream reset (RFC 9113 §8.1.1).
+/// An HTTP/2 request that is malformed has its stream reset (RFC 9113 §8.1.1); so has one whose caller is gone.
 pub(crate) async fn handle(
     downstream: Rc<Downstream>,
     mut request: Request<Incoming>,
@@ -69,7 +69,7 @@ pub(crate) async fn handle(
             };
             let host = route.rewrite_host.clone().or(host);
             // Boxed: an idle HTTP/1 connection keeps the memory of its service's future.
-            Ok(Box::pin(forward(Forwarding { exchange, route, upstream, host }, request)).await)
+            Box::pin(forward(Forwarding { exchange, route, upstream, host }, request)).await
         }
     }
 }
