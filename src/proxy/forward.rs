@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header::TRAILER;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
@@ -63,6 +63,9 @@ pub(crate) async fn forward(
     };
     let (wants_trailers, upgrade) = (hop.wants_trailers || exchange.grpc, hop.upgrade.as_ref());
     headers::address_request(&mut parts, host.as_ref(), http2, wants_trailers, upgrade);
+    if !http2 {
+        headers::frame_request(&mut parts.headers, !incoming.is_end_stream());
+    }
     let trailers = http2 || parts.headers.contains_key(TRAILER);
     let body = body_source(&mut exchange, route, incoming, trailers);
     let plan = Plan {

@@ -3,9 +3,10 @@
 //! Hop-by-hop fields end here (RFC 9110 §7.6.1), with those that `Connection` names; forwarding fields are written as
 //! far as the peer is trusted: an inbound peer is not, so what it claims about earlier hops is replaced by what we see.
 
+use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -131,7 +132,13 @@ pub(crate) fn forward(
     }
     headers.append(VIA, downstream.local.via.clone());
     match headers.get(REQUEST_ID) {
-        Some(id) if is_usable_id(id) => id.clone(),
+        Some(id) if is_usable_id(id) => {
+            let id = id.clone();
+            if headers.get_all(REQUEST_ID).iter().nth(1).is_some() {
+                headers.insert(REQUEST_ID, id.clone());
+            }
+            id
+        }
         _ => {
             let id = new_id(rng);
             headers.insert(REQUEST_ID, id.clone());
@@ -177,13 +184,38 @@ pub(crate) fn address_request(
         }
         return;
     }
-    parts.version = Version::HTTP_11;
-    if let Some(host) = host {
-        parts.headers.insert(HOST, host.clone());
+    if parts.version == Version::HTTP_2 {
+        join_cookies(&mut parts.headers);
     }
+    parts.version = Version::HTTP_11;
+    // HTTP/1.1 wants a Host, an empty one where there is none (RFC 9112 §3.2).
+    let host = host.cloned().unwrap_or(HeaderValue::from_static(""));
+    parts.headers.insert(HOST, host);
     if let Some(protocol) = upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, protocol.clone());
+    }
+}
+
+/// HTTP/2 may send a cookie in pieces; HTTP/1 knows one line only (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Says how an HTTP/1 request's body is framed. hyper would leave out one of unknown length where the method is GET or
+/// HEAD.
+pub(crate) fn frame_request(headers: &mut HeaderMap, has_body: bool) {
+    if has_body && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -243,6 +275,16 @@ mod tests {
         assert_eq!(upgrade("websocket"), Some(HeaderValue::from_static("websocket")));
         assert_eq!(upgrade("h2c"), None);
         assert_eq!(strip_hop_by_hop(&mut headers(&[("upgrade", "websocket")])).upgrade, None);
+    }
+
+    #[test]
+    fn pieces_of_a_cookie_become_one() {
+        let mut head = headers(&[("cookie", "a=1"), ("x", "2"), ("cookie", "b=3; c=4")]);
+        join_cookies(&mut head);
+        assert_eq!(head, headers(&[("cookie", "a=1; b=3; c=4"), ("x", "2")]));
+        let mut whole = headers(&[("cookie", "a=1; b=2")]);
+        join_cookies(&mut whole);
+        assert_eq!(whole, headers(&[("cookie", "a=1; b=2")]));
     }
 
     #[test]
