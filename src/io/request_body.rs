@@ -373,7 +373,7 @@ mod tests {
     struct PieceStream(VecDeque<Bytes>);
 
     impl futures_core::Stream for PieceStream {
-        type Item = Result<Frame<Bytes>, std::io::Error>;
+        type Item = Result<Frame<Bytes>, io::Error>;
 
         fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
             if self.0.front().is_some_and(|piece| piece == "wait") {

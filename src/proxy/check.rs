@@ -90,7 +90,8 @@ fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
         Some(path) if path.as_str() == "*" && request.method() == Method::OPTIONS => Ok(()),
         Some(path) if path.as_str().starts_with('/') => Ok(()),
         // The absolute form of `OPTIONS *`, and of `/`, may have no path.
-        None if uri.authority().is_some() => Ok(()),
+        None if uri.scheme().is_some() => Ok(()),
+        Some(path) if path.as_str().starts_with('?') && uri.scheme().is_some() => Ok(()),
         _ => Err(refuse(Reason::DownstreamProtocol, "the target is no path")),
     }?;
     match uri.scheme_str() {
@@ -105,12 +106,15 @@ fn check_host<B>(request: &Request<B>) -> Result<Host, Refusal> {
     if hosts.next().is_some() {
         return Err(refuse(Reason::BadHeader, "more than one Host"));
     }
-    if let Some(host) = header
-        && Authority::try_from(host.as_bytes()).is_err()
-    {
+    let is_authority =
+        |host: &HeaderValue| Authority::try_from(host.as_bytes()).is_ok_and(|host| is_sound(&host));
+    if header.is_some_and(|host| !is_authority(host)) {
         return Err(refuse(Reason::BadHeader, "Host is not `name` or `name:port`"));
     }
     let written = request.uri().authority();
+    if written.is_some_and(|authority| !is_sound(authority)) {
+        return Err(refuse(Reason::BadHeader, "the target's authority is malformed"));
+    }
     let either = written.map(|authority| authority.as_str().as_bytes());
     let either = either.or_else(|| header.map(HeaderValue::as_bytes));
     if either.is_some_and(|authority| authority.contains(&b'@')) {
@@ -129,6 +133,14 @@ fn check_host<B>(request: &Request<B>) -> Result<Host, Refusal> {
         (None, None) if request.version() == Version::HTTP_10 => Ok(Host::None),
         (None, None) => Err(refuse(Reason::BadHeader, "Host is missing")),
     }
+}
+
+/// A name, and after a colon a port: `Authority` takes an empty name and any text for a port, too. A user is told apart
+/// by its own check.
+fn is_sound(authority: &Authority) -> bool {
+    let has_port = authority.as_str().len() > authority.host().len();
+    !authority.host().is_empty()
+        && (!has_port || authority.port_u16().is_some() || authority.as_str().contains('@'))
 }
 
 #[cfg(test)]
@@ -158,10 +170,16 @@ mod tests {
             ("GET", "/", vec![host, host], "more than one Host"),
             ("GET", "/", vec![("host", "a b")], "Host is not `name` or `name:port`"),
             ("GET", "/", vec![("host", "")], "Host is not `name` or `name:port`"),
+            ("GET", "/", vec![("host", ":80")], "Host is not `name` or `name:port`"),
+            ("GET", "/", vec![("host", "a:")], "Host is not `name` or `name:port`"),
+            ("GET", "/", vec![("host", "a:b")], "Host is not `name` or `name:port`"),
+            ("GET", "/", vec![("host", "a:65536")], "Host is not `name` or `name:port`"),
             ("GET", "/", vec![("host", "u@a")], "Host names a user"),
             ("GET", "http://b/", vec![host], "Host contradicts the target"),
+            ("GET", "http://a:b/", vec![], "the target's authority is malformed"),
             ("GET", "ftp://a/", vec![host], "the target's scheme is not http"),
             ("GET", "*", vec![host], "the target is no path"),
+            ("GET", "a", vec![host], "the target is no path"),
             ("CONNECT", "a", vec![host], "CONNECT wants `host:port`"),
             (
                 "POST",
@@ -200,6 +218,8 @@ mod tests {
         for (method, uri, headers) in [
             ("GET", "/x?y", vec![host]),
             ("GET", "http://A:80/x", vec![host]),
+            ("GET", "http://a:80?x", vec![host]),
+            ("GET", "/", vec![("host", "[::1]:80")]),
             ("OPTIONS", "*", vec![host]),
             ("CONNECT", "a:80", vec![host]),
             ("POST", "/", vec![host, ("transfer-encoding", "Chunked")]),
