@@ -25,8 +25,8 @@
 //! - `left-out REASON`: `outrigger_dropped_total` grows by one for the reason.
 //! - `broken`: the upstream sees the request break off; `=>` is what it may have got of it.
 //! - `caller closes`: the caller sends FIN after its bytes.
-//! - `upstream resets | keeps | early | silent`: RST after the answer; the connection stays open; the answer follows
-//!   the head at once; it closes without an answer.
+//! - `upstream resets | keeps | early | silent | aborts`: RST after the answer; the connection stays open; the answer
+//!   follows the head at once; FIN, RST without an answer.
 
 use super::support::PATIENCE;
 
@@ -49,6 +49,7 @@ pub(crate) enum Upstream {
     Keeps,
     Early,
     Silent,
+    Aborts,
     Holds,
 }
 
@@ -152,6 +153,7 @@ impl Case {
             ("upstream", ["resets"]) => self.upstream = Upstream::Resets,
             ("upstream", ["keeps"]) => self.upstream = Upstream::Keeps,
             ("upstream", ["early"]) => self.upstream = Upstream::Early,
+            ("upstream", ["aborts"]) => self.upstream = Upstream::Aborts,
             ("upstream", ["silent"]) => self.upstream = Upstream::Silent,
             _ => return None,
         }
@@ -166,7 +168,7 @@ impl Case {
         }
         let unanswered = self.upstream_gets.as_ref().is_some_and(Vec::is_empty);
         if self.upstream_answers.is_empty()
-            && !matches!(self.upstream, Upstream::Silent | Upstream::Holds)
+            && !matches!(self.upstream, Upstream::Silent | Upstream::Aborts | Upstream::Holds)
             && !unanswered
         {
             self.upstream_answers = ANSWER.to_vec();

@@ -93,7 +93,7 @@ fn serve(recorder: &Shared, stream: TcpStream) {
     let stream = reader.into_inner();
     match upstream {
         // Over loopback the answer stands in the peer's queue before the reset does, and is read first.
-        Upstream::Resets => {
+        Upstream::Resets | Upstream::Aborts => {
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         }
         Upstream::Holds => {
