@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::balance::Tried;
 use crate::base::error::{ProxyError, Reason};
 use crate::base::units::ByteSize;
-use crate::io::request_body::{BodyLimits, BodySource, Replay, RequestBody};
+use crate::io::request_body::{BodyError, BodyLimits, BodySource, Replay, RequestBody};
 use crate::metrics::RetryCause;
 use crate::policy::classify;
 use crate::policy::deadline::{self, CallerTimeout, Deadline};
@@ -49,6 +49,12 @@ pub(crate) async fn forward(
     let worker = Rc::clone(&exchange.downstream.worker);
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, incoming) = request.into_parts();
+    let allowed = exchange.active.listener.limits.body;
+    if allowed.is_some_and(|allowed| incoming.size_hint().lower() > allowed.0) {
+        // Said at once, before a byte of it was asked for or sent on.
+        let error = ProxyError::new(Reason::TooLarge, BodyError::TooLarge.to_string());
+        return Ok(reply::failure(exchange, &error));
+    }
     let hop = prepare_head(&mut exchange, route, &mut parts);
     let deadline = deadline(&exchange, route, &parts, &hop);
     let now = Instant::now();
