@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -121,6 +121,8 @@ struct Source<B> {
     attempt: u32,
     pause: Alarm,
     waiting: bool,
+    /// Whoever waits for the next piece.
+    reader: Option<Waker>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
@@ -143,6 +145,7 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
             attempt: 0,
             pause: tick.alarm(),
             waiting: false,
+            reader: None,
         }))))
     }
 
@@ -166,6 +169,17 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
             source.limits.replay = ByteSize(0);
             if source.replay == Replay::Kept {
                 source.replay = Replay::TooLarge;
+            }
+        }
+    }
+
+    /// Lets nobody read on: the answer is complete, and whatever is still to come of the request has no reader.
+    pub fn abandon(&self) {
+        if let Some(source) = &self.0 {
+            let mut source = source.borrow_mut();
+            source.attempt += 1;
+            if let Some(reader) = source.reader.take() {
+                reader.wake();
             }
         }
     }
@@ -235,6 +249,9 @@ where
             return Poll::Ready(Some(Err(error)));
         }
         let Poll::Ready(arrived) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            if self.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
+                self.reader = Some(cx.waker().clone());
+            }
             return self.poll_pause(cx);
         };
         self.waiting = false;
@@ -447,6 +464,17 @@ mod tests {
         }
         assert!(start.elapsed() >= Duration::from_secs(2));
         assert!(start.elapsed() <= Duration::from_millis(2_101));
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_body_wakes_its_reader_and_ends_it() {
+        let source = source(&["wait"], limits(0));
+        let mut body = source.attempt();
+        let (read, ()) = tokio::join!(body.frame(), async {
+            tokio::task::yield_now().await;
+            source.abandon();
+        });
+        assert_eq!(read.unwrap().unwrap_err(), BodyError::Superseded);
     }
 
     #[tokio::test]

@@ -138,10 +138,10 @@ impl Forwarded {
     fn finish(&mut self, exchange: &mut Exchange) {
         exchange.complete = true;
         let Some(connection) = self.connection.take() else { return };
-        // An answer that came before the request's end leaves the connection in the middle of a message.
-        if self.request.is_complete()
-            && let Some(local) = &exchange.upstream
-        {
+        if !self.request.is_complete() {
+            // The answer came before the request's end: the connection is in the middle of a message, as the caller's is.
+            self.request.abandon();
+        } else if let Some(local) = &exchange.upstream {
             connection.give_back(&local.upstream.policy.pool, Instant::now());
         }
     }
