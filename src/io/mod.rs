@@ -6,3 +6,4 @@ pub mod relay;
 pub mod request_body;
 pub mod socket;
 pub mod tick;
+pub mod trailers;

@@ -120,7 +120,12 @@ async fn tell_apart(
         }
         let received = tokio::select! {
             received = socket.read(&mut first[read..]) => received.ok()?,
-            () = alarm.elapsed() => return None,
+            () = alarm.elapsed() => {
+                if read > 0 {
+                    head_timed_out(&accepted.active, accepted.peer);
+                }
+                return None;
+            }
             _ = stopped.wait_for(|stop| *stop == Stop::Connections), if !ending => {
                 // It was accepted in time, and its request may be here already: that one is answered.
                 ending = true;
@@ -223,14 +228,7 @@ impl Downstream {
         metrics.sent.inc_by(self.activity.bytes_written());
         let error = match ended {
             Ended::Served(Ok(())) | Ended::Cut => return,
-            Ended::HeadTimeout => {
-                metrics.reject(Reason::RequestTimeout);
-                tracing::info!(
-                    listener = %active.listener.name, peer = %self.peer, reason = "request_timeout",
-                    "the request's head did not arrive in time"
-                );
-                return;
-            }
+            Ended::HeadTimeout => return head_timed_out(&active, self.peer),
             Ended::Served(Err(error)) => error,
         };
         let reason = if error.is_parse_too_large() {
@@ -248,4 +246,12 @@ impl Downstream {
             "refused what is not valid HTTP"
         );
     }
+}
+
+fn head_timed_out(active: &Active, peer: Peer) {
+    active.listener.metrics.reject(Reason::RequestTimeout);
+    tracing::info!(
+        listener = %active.listener.name, %peer, reason = Reason::RequestTimeout.word(),
+        "the request's head did not arrive in time"
+    );
 }

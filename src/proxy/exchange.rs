@@ -193,6 +193,9 @@ impl Drop for Exchange {
         {
             listener.metrics.reject(reason);
         }
+        if self.body.as_ref().is_some_and(BodySource::trailers_left_out) {
+            self.downstream.worker.shared.process.trailers_dropped.inc();
+        }
         if self.is_logged() {
             self.log(now);
         }

@@ -27,7 +27,7 @@ pub(super) type Broken = h2::Error;
 /// Answers a request.
 ///
 /// # Errors
-/// An HTTP/2 request that is malformed has its stream reset (RFC 9113 §8.1.1).
+/// An HTTP/2 request that is malformed has its stream reset (RFC 9113 §8.1.1); so has one whose caller is gone.
 pub(super) async fn handle(
     downstream: Rc<Downstream>,
     request: Request<Incoming>,
@@ -66,7 +66,7 @@ pub(super) async fn handle(
                 return Ok(reply::failure(exchange, &error));
             }
             let upstream = split.pick(&mut downstream.worker.rng.borrow_mut());
-            Ok(forward(exchange, route, upstream, fields, incoming).await)
+            forward(exchange, route, upstream, fields, incoming).await
         }
     }
 }

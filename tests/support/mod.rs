@@ -62,7 +62,7 @@ impl Lines {
     }
 
     pub fn all(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
@@ -433,4 +433,18 @@ fn has_last_chunk(request: &[u8]) -> bool {
 /// An address on which nobody listens.
 pub fn refusing() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl Proxy {
+    /// The metrics as soon as `reached` holds; where it does not come to it in two seconds, as they are then.
+    pub fn metrics_when(&self, reached: impl Fn(&Metrics) -> bool) -> Metrics {
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            let metrics = self.metrics();
+            if reached(&metrics) || Instant::now() > end {
+                return metrics;
+            }
+            std::thread::yield_now();
+        }
+    }
 }
