@@ -83,6 +83,8 @@ reasons! {
     UpstreamReset = "upstream_reset", "UR", Upstream, MaybeSent;
     /// The upstream refused the stream before running it (REFUSED_STREAM, GOAWAY).
     UpstreamRefused = "upstream_refused", "UR", Upstream, NotSent;
+    /// An earlier attempt may have run, and the last one could not be sent.
+    RetriesExhausted = "retries_exhausted", "URX", Upstream, MaybeSent;
     /// The upstream's answer is not valid HTTP, or cannot be passed on safely.
     UpstreamProtocol = "upstream_protocol_error", "UPE", Upstream, MaybeSent;
     /// The request is not valid HTTP, or cannot be passed on safely.
@@ -141,5 +143,14 @@ impl ProxyError {
     /// Whether the request may have run.
     pub fn safety(&self) -> RetrySafety {
         self.reason.safety()
+    }
+
+    /// The same failure, where an attempt before it may have run: nobody must take the whole for something that did not.
+    #[must_use]
+    pub fn after_one_that_may_have_run(mut self) -> Self {
+        if self.safety() == RetrySafety::NotSent {
+            self.reason = Reason::RetriesExhausted;
+        }
+        self
     }
 }

@@ -102,6 +102,7 @@ pub const fn http_status(reason: Reason) -> u16 {
         Reason::UpstreamClosed
         | Reason::UpstreamReset
         | Reason::UpstreamProtocol
+        | Reason::RetriesExhausted
         | Reason::Draining => 502,
         Reason::NoUpstream
         | Reason::NoHealthyEndpoint
@@ -173,6 +174,7 @@ mod tests {
             (Reason::UpstreamRefused, 503, 14),
             (Reason::UpstreamClosed, 502, 2),
             (Reason::UpstreamReset, 502, 2),
+            (Reason::RetriesExhausted, 502, 2),
             (Reason::Timeout, 504, 4),
             (Reason::DeadlineExpired, 504, 4),
             (Reason::BadHeader, 400, 13),

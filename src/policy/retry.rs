@@ -183,6 +183,11 @@ pub enum AttemptEnd {
 }
 
 impl AttemptEnd {
+    /// False where the request provably did not run.
+    pub fn may_have_run(self) -> bool {
+        !matches!(self, Self::NotSent | Self::Refused)
+    }
+
     /// The word of a retry's ground, for logs and metric labels.
     pub fn word(self) -> &'static str {
         match self {

@@ -60,6 +60,8 @@ pub(crate) struct Line<'a> {
     pub(crate) duration_ms: f64,
     pub(crate) head_ms: Option<f64>,
     pub(crate) attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_suppressed: Option<&'static str>,
     pub(crate) upstream: Option<&'a str>,
     pub(crate) endpoint: Option<&'a dyn DisplayAny>,
     pub(crate) received_bytes: u64,
@@ -180,6 +182,7 @@ mod tests {
                 duration_ms: 1.5,
                 head_ms: None,
                 attempts: 1,
+                retry_suppressed: None,
                 upstream: None,
                 endpoint: Some(&"127.0.0.1:1"),
                 received_bytes: 0,

@@ -12,6 +12,7 @@ use crate::balance::endpoint::Endpoint;
 use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::metrics::GaugeGuard;
+use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{LogFilter, Route};
 use crate::upstream::LocalUpstream;
 
@@ -49,6 +50,8 @@ pub(super) struct Exchange {
     /// Why the proxy answered itself, or why the answer is not whole.
     pub(super) reason: Option<Reason>,
     pub(super) detail: Option<String>,
+    /// Why the last attempt was not followed by another, where there were grounds for one.
+    pub(super) retry_suppressed: Option<SuppressedReason>,
     /// When the head of the answer was handed over.
     pub(super) head_at: Option<Instant>,
     pub(super) body: Option<BodySource>,
@@ -83,6 +86,7 @@ impl Exchange {
             grpc_status: None,
             reason: None,
             detail: None,
+            retry_suppressed: None,
             head_at: None,
             body: None,
             flow: None,
@@ -154,6 +158,7 @@ impl Exchange {
             duration_ms: round(millis(now)),
             head_ms: self.head_at.map(|at| round(millis(at))),
             attempts: self.attempts,
+            retry_suppressed: self.retry_suppressed.map(SuppressedReason::word),
             upstream: self.upstream.as_ref().map(|local| &*local.upstream.name),
             endpoint: self.endpoint.as_ref().map(|endpoint| &endpoint.address as _),
             received_bytes: self.body.as_ref().map_or(0, BodySource::received),

@@ -178,7 +178,7 @@ async fn attempts(
     body: &BodySource,
 ) -> Result<UpstreamResponse, ProxyError> {
     let mut tried = Tried::new();
-    let mut resent_once = false;
+    let (mut resent_once, mut may_have_run) = (false, false);
     let mut now = exchange.started;
     loop {
         if plan.deadline.expired(now) {
@@ -188,7 +188,7 @@ async fn attempts(
             };
             return Err(ProxyError::new(reason, text));
         }
-        let endpoint = plan.pick(&mut tried, now)?;
+        let endpoint = plan.pick(&mut tried, now).map_err(|error| whole(error, may_have_run))?;
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(&endpoint));
         let request = attempt_request(exchange, route, plan, told, body, now);
@@ -201,7 +201,10 @@ async fn attempts(
             Err(failed) => failed.end,
         };
         match decide(plan, exchange, route, body, &ended, end, resent_once) {
-            RetryDecision::Stop(_) => return ended.map_err(|failed| failed.error),
+            RetryDecision::Stop(suppressed) => {
+                exchange.retry_suppressed = suppressed;
+                return ended.map_err(|failed| whole(failed.error, may_have_run));
+            }
             RetryDecision::Resend => {}
             RetryDecision::ResendOnce => resent_once = true,
             RetryDecision::Retry { wait } => {
@@ -210,9 +213,15 @@ async fn attempts(
                 Box::pin(tokio::time::sleep(wait)).await;
             }
         }
+        may_have_run |= end.may_have_run();
         plan.local.upstream.metrics.retry(cause_of(end));
         now = Instant::now();
     }
+}
+
+/// What the last failure says of the whole request.
+fn whole(error: ProxyError, may_have_run: bool) -> ProxyError {
+    if may_have_run { error.after_one_that_may_have_run() } else { error }
 }
 
 /// The request of one attempt. The last takes the fields; the others leave them for the next.

@@ -288,6 +288,7 @@ impl TcpRecord<'_> {
             duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
             head_ms: None,
             attempts: self.attempts,
+            retry_suppressed: None,
             upstream: Some(&self.local.upstream.name),
             endpoint: None,
             received_bytes: self.activity.bytes_read(),

@@ -1,14 +1,60 @@
 //! A connection as an attempt holds it.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use crate::metrics::GaugeGuard;
 use crate::net::http2::StreamGuard;
 use crate::net::{Http1, Http2, SendFailure, UpstreamRequest, UpstreamResponse};
+use crate::policy::limits::Permit;
 
-use super::PoolPolicy;
+use super::local::LocalUpstream;
 use super::pool::EndpointPool;
+use super::{PoolPolicy, Upstream};
+
+/// One of the upstream's connections, as its limit and its gauge count them.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: Permit,
+    _gauge: GaugeGuard,
+}
+
+impl Place {
+    pub(super) fn new(permit: Permit, upstream: &Upstream) -> Self {
+        Self { _permit: permit, _gauge: GaugeGuard::of(&upstream.metrics.connections) }
+    }
+}
+
+/// A connection's place. The connection's task gives it back at its end; the pool may take it away before, from an unused
+/// connection in favour of a request to another endpoint.
+pub(super) type SharedPlace = Rc<RefCell<Option<Place>>>;
+
+/// What a connection's task holds of the upstream.
+#[derive(Debug)]
+pub(super) struct Held {
+    place: SharedPlace,
+    local: Rc<LocalUpstream>,
+}
+
+impl Held {
+    pub(super) fn new(place: Place, local: Rc<LocalUpstream>) -> Self {
+        Self { place: Rc::new(RefCell::new(Some(place))), local }
+    }
+
+    pub(super) fn place(&self) -> SharedPlace {
+        Rc::clone(&self.place)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let place = self.place.borrow_mut().take();
+        drop(place);
+        self.local.connection_freed();
+    }
+}
 
 /// A connection that is ready to carry one request.
 #[derive(Debug)]
@@ -17,15 +63,15 @@ pub struct Connection(Kind);
 #[derive(Debug)]
 enum Kind {
     /// Exclusive.
-    Http1(Http1, Rc<EndpointPool>),
+    Http1(Http1, Rc<EndpointPool>, SharedPlace),
     /// One stream of a shared one.
     /// The guard counts the stream until the connection is dropped.
     Http2(Http2, #[expect(dead_code, reason = "held, never read")] StreamGuard),
 }
 
 impl Connection {
-    pub(super) fn http1(connection: Http1, pool: Rc<EndpointPool>) -> Self {
-        Self(Kind::Http1(connection, pool))
+    pub(super) fn http1(connection: Http1, place: SharedPlace, pool: Rc<EndpointPool>) -> Self {
+        Self(Kind::Http1(connection, pool, place))
     }
 
     pub(super) fn http2(connection: Http2, stream: StreamGuard) -> Self {
@@ -41,7 +87,7 @@ impl Connection {
         request: UpstreamRequest,
     ) -> Result<UpstreamResponse, SendFailure> {
         match &mut self.0 {
-            Kind::Http1(connection, _) => connection.send(request).await,
+            Kind::Http1(connection, ..) => connection.send(request).await,
             Kind::Http2(connection, _) => connection.send(request).await,
         }
     }
@@ -53,19 +99,19 @@ impl Connection {
 
     /// True for a kept HTTP/1 connection, which its peer may be closing just now.
     pub fn is_reused_http1(&self) -> bool {
-        matches!(&self.0, Kind::Http1(connection, _) if connection.is_reused())
+        matches!(&self.0, Kind::Http1(connection, ..) if connection.is_reused())
     }
 
     /// Gives it back after a response that was read to its end. Dropping it instead closes it.
     pub fn give_back(self, policy: &PoolPolicy, now: Instant) {
-        if let Kind::Http1(connection, pool) = self.0 {
-            pool.checkin(connection, policy, now);
+        if let Kind::Http1(connection, pool, place) = self.0 {
+            pool.checkin(connection, place, policy, now);
         }
     }
 
     /// Remembers what the upstream's `Keep-Alive` header said.
     pub fn learn_keep_alive(&self, seconds: u64) {
-        if let Kind::Http1(_, pool) = &self.0 {
+        if let Kind::Http1(_, pool, _) = &self.0 {
             pool.learn(seconds);
         }
     }

@@ -1,6 +1,6 @@
 //! What one worker has of an upstream: its connections, its part of the retry budget, its waiting requests.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -17,13 +16,15 @@ use crate::base::error::{ProxyError, Reason};
 use crate::io::socket::Socket;
 use crate::io::tick::Tick;
 use crate::metrics::GaugeGuard;
+use crate::net::http2::StreamGuard;
 use crate::net::{Connect, Http1, Http2, SendFailure, Target};
-use crate::policy::limits::Permit;
+use crate::policy::limits::{Permit, Resource};
 use crate::policy::retry_budget::RetryBudget;
 
 use super::Upstream;
-use super::connection::Connection;
+use super::connection::{Connection, Held, Place, SharedPlace};
 use super::pool::{EndpointPool, Http2Place};
+use super::queue::Queue;
 
 /// Maps of a worker are keyed by ids of our own making: no attacker chooses them, so a fast fixed hash will do.
 pub(super) type IdMap<V> = HashMap<u64, V, FixedState>;
@@ -35,8 +36,10 @@ pub struct LocalUpstream {
     pub upstream: Arc<Upstream>,
     budget: RefCell<RetryBudget>,
     pools: RefCell<IdMap<(Arc<Endpoint>, Rc<EndpointPool>)>>,
-    waiting: Cell<u32>,
-    freed: Notify,
+    /// Requests that wait for one of the upstream's places.
+    slots: Queue,
+    /// Requests that have a place and wait for one of its connections.
+    connections: Queue,
 }
 
 /// A place at the upstream; dropping it lets the next request in.
@@ -51,7 +54,9 @@ pub struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.permit = None;
-        self.local.wake(1);
+        self.local.slots.wake_first();
+        // Its connection has been given back before it, or its stream ended.
+        self.local.connections.wake_first();
     }
 }
 
@@ -63,8 +68,8 @@ impl LocalUpstream {
             budget: RefCell::new(RetryBudget::new(policy.ratio, floor, policy.window, now)),
             upstream,
             pools: RefCell::default(),
-            waiting: Cell::new(0),
-            freed: Notify::new(),
+            slots: Queue::default(),
+            connections: Queue::default(),
         }
     }
 
@@ -82,11 +87,10 @@ impl LocalUpstream {
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<Slot, ProxyError> {
-        let permit = match self.free_place(|local| local.upstream.limits.try_in_flight()) {
+        let take = || self.upstream.limits.try_in_flight();
+        let permit = match self.slots.unless_others_wait(take) {
             Some(permit) => permit,
-            None => {
-                self.wait(tick, deadline, |local| local.upstream.limits.try_in_flight()).await?
-            }
+            None => self.wait(&self.slots, tick, deadline, take).await?,
         };
         Ok(Slot {
             permit: Some(permit),
@@ -95,16 +99,12 @@ impl LocalUpstream {
         })
     }
 
-    /// Nobody overtakes those who wait.
-    fn free_place<T>(&self, take: impl Fn(&Self) -> Option<T>) -> Option<T> {
-        if self.waiting.get() > 0 { None } else { take(self) }
-    }
-
     async fn wait<T>(
         &self,
+        queue: &Queue,
         tick: &Tick,
         deadline: Option<Instant>,
-        take: impl Fn(&Self) -> Option<T>,
+        take: impl Fn() -> Option<T>,
     ) -> Result<T, ProxyError> {
         let full = || {
             let detail = format!("upstream {} has reached its limits", self.upstream.name);
@@ -115,34 +115,35 @@ impl LocalUpstream {
         }
         let _pending = self.upstream.limits.try_pending().ok_or_else(full)?;
         let _gauge = GaugeGuard::of(&self.upstream.metrics.pending);
-        let _waiting = Waiting::new(&self.waiting);
         let queue_ends = Instant::now() + self.upstream.policy.queue;
         let until = deadline.map_or(queue_ends, |deadline| deadline.min(queue_ends));
         let mut timer = tick.timer(Some(until));
-        loop {
-            if timer.limit(std::pin::pin!(self.freed.notified())).await.is_err() {
-                let (reason, what) = if until < queue_ends {
-                    (Reason::Timeout, "the deadline passed while waiting for a place at upstream ")
-                } else {
-                    (Reason::QueueTimeout, "waited too long for a place at upstream ")
-                };
-                return Err(ProxyError::new(reason, format!("{what}{}", self.upstream.name)));
-            }
-            if let Some(taken) = take(self) {
-                return Ok(taken);
-            }
+        queue.wait(&mut timer, take).await.ok_or_else(|| {
+            let (reason, what) = if until < queue_ends {
+                (Reason::Timeout, "the deadline passed while waiting for a place at upstream ")
+            } else {
+                (Reason::QueueTimeout, "waited too long for a place at upstream ")
+            };
+            ProxyError::new(reason, format!("{what}{}", self.upstream.name))
+        })
+    }
+
+    /// Gives waiting requests another chance: what they wait for may have become free on another worker, which in turn
+    /// may wait for a connection that this one keeps unused. Each tick.
+    pub(super) fn turn(&self) {
+        self.slots.wake_all();
+        self.connections.wake_all();
+        let limits = &self.upstream.limits;
+        let full = limits.maximum(Resource::Connections).is_some_and(|max| {
+            limits.current(Resource::Pending) > 0 && limits.current(Resource::Connections) >= max
+        });
+        if full {
+            drop(self.evict());
         }
     }
 
-    pub(super) fn wake(&self, places: u32) {
-        for _ in 0..places.min(self.waiting.get()) {
-            self.freed.notify_one();
-        }
-    }
-
-    /// Requests that wait on this worker.
-    pub(super) fn waiting(&self) -> u32 {
-        self.waiting.get()
+    pub(super) fn connection_freed(&self) {
+        self.connections.wake_first();
     }
 
     /// Closes every unused connection.
@@ -155,6 +156,16 @@ impl LocalUpstream {
         let (_, pool) =
             pools.entry(endpoint.id).or_insert_with(|| (Arc::clone(endpoint), Rc::default()));
         Rc::clone(pool)
+    }
+
+    /// A place for a new connection: a free one, or that of a connection which is kept unused.
+    fn place(&self) -> Option<Place> {
+        let permit = self.upstream.limits.try_connection();
+        permit.map(|permit| Place::new(permit, &self.upstream)).or_else(|| self.evict())
+    }
+
+    fn evict(&self) -> Option<Place> {
+        self.pools.borrow().values().find_map(|(_, pool)| pool.evict())
     }
 
     /// A connection to `endpoint`: one that is kept, or a new one. `fresh` takes no kept HTTP/1 connection.
@@ -177,25 +188,53 @@ impl LocalUpstream {
                 place => Box::pin(self.connect_http2(place, endpoint, &pool, tick, deadline)).await,
             };
         }
-        while !fresh && let Some(mut connection) = pool.checkout(policy, Instant::now()) {
+        let kept = || if fresh { None } else { pool.checkout(policy, Instant::now()) };
+        while let Some((mut connection, place)) = self.connections.unless_others_wait(kept) {
             if connection.ready().await {
-                return Ok(Connection::http1(connection, pool));
+                return Ok(Connection::http1(connection, place, pool));
             }
         }
-        Box::pin(self.connect_http1(endpoint, pool, tick, deadline)).await
+        Box::pin(self.connect_http1(endpoint, fresh, pool, tick, deadline)).await
     }
 
     async fn connect_http1(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
+        fresh: bool,
         pool: Rc<EndpointPool>,
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<Connection, ProxyError> {
-        let (socket, held) = self.dial(endpoint, tick, deadline).await?;
-        match Http1::start(socket, Instant::now(), held).await {
-            Ok(connection) => Ok(Connection::http1(connection, pool)),
-            Err(error) => Err(self.failed(endpoint, &error)),
+        enum Found {
+            Kept(Http1, SharedPlace),
+            New(Place),
+        }
+        let policy = &self.upstream.policy.pool;
+        let take = || {
+            let kept = if fresh { None } else { pool.checkout(policy, Instant::now()) };
+            kept.map(|(connection, place)| Found::Kept(connection, place))
+                .or_else(|| self.place().map(Found::New))
+        };
+        loop {
+            let found = match self.connections.unless_others_wait(take) {
+                Some(found) => found,
+                None => self.wait(&self.connections, tick, deadline, take).await?,
+            };
+            match found {
+                Found::Kept(mut connection, place) => {
+                    if connection.ready().await {
+                        return Ok(Connection::http1(connection, place, pool));
+                    }
+                }
+                Found::New(place) => {
+                    let (socket, held) = self.open(endpoint, place).await?;
+                    let place = held.place();
+                    return match Http1::start(socket, Instant::now(), held).await {
+                        Ok(connection) => Ok(Connection::http1(connection, place, pool)),
+                        Err(error) => Err(self.failed(endpoint, &error)),
+                    };
+                }
+            }
         }
     }
 
@@ -219,22 +258,45 @@ impl LocalUpstream {
                 }
                 Http2Place::Make(maker) => maker,
             };
-            let made = match self.dial(endpoint, tick, deadline).await {
-                Ok((socket, held)) => Http2::start(socket, Instant::now(), held)
-                    .await
-                    .map_err(|error| self.failed(endpoint, &error)),
-                Err(error) => Err(error),
-            };
-            match made {
-                Ok(connection) => {
-                    let (connection, stream) = maker.succeed(connection);
-                    return Ok(Connection::http2(connection, stream));
+            return match self.make_http2(endpoint, pool, tick, deadline).await {
+                Ok(Made::New(connection, place)) => {
+                    let (connection, stream) = maker.succeed(connection, place);
+                    Ok(Connection::http2(connection, stream))
                 }
+                Ok(Made::Stream(connection, stream)) => Ok(Connection::http2(connection, stream)),
                 Err(error) => {
                     maker.fail(&error);
-                    return Err(error);
+                    Err(error)
                 }
-            }
+            };
+        }
+    }
+
+    /// A new HTTP/2 connection; at the limit of connections, a stream of one that stands will do as well.
+    async fn make_http2(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        pool: &EndpointPool,
+        tick: &Tick,
+        deadline: Option<Instant>,
+    ) -> Result<Made, ProxyError> {
+        let take = || match self.place() {
+            Some(place) => Some(Err(place)),
+            None => pool.stream(&self.upstream.policy.pool, Instant::now()).map(Ok),
+        };
+        let found = match self.connections.unless_others_wait(take) {
+            Some(found) => found,
+            None => self.wait(&self.connections, tick, deadline, take).await?,
+        };
+        let place = match found {
+            Ok((connection, stream)) => return Ok(Made::Stream(connection, stream)),
+            Err(place) => place,
+        };
+        let (socket, held) = self.open(endpoint, place).await?;
+        let place = held.place();
+        match Http2::start(socket, Instant::now(), held).await {
+            Ok(connection) => Ok(Made::New(connection, place)),
+            Err(error) => Err(self.failed(endpoint, &error)),
         }
     }
 
@@ -249,20 +311,27 @@ impl LocalUpstream {
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<(Socket, impl Sized + 'static + use<>), ProxyError> {
-        let permit = match self.free_place(|local| local.upstream.limits.try_connection()) {
-            Some(permit) => permit,
-            None => {
-                self.wait(tick, deadline, |local| local.upstream.limits.try_connection()).await?
-            }
+        let take = || self.place();
+        let place = match self.connections.unless_others_wait(take) {
+            Some(place) => place,
+            None => self.wait(&self.connections, tick, deadline, take).await?,
         };
-        let gauge = GaugeGuard::of(&self.upstream.metrics.connections);
+        self.open(endpoint, place).await
+    }
+
+    async fn open(
+        self: &Rc<Self>,
+        endpoint: &Arc<Endpoint>,
+        place: Place,
+    ) -> Result<(Socket, Held), ProxyError> {
         let timeout = self.upstream.connect_timeout(endpoint);
         let target = Target { address: endpoint.address.clone(), timeout };
+        // Made first: whatever becomes of the connect, the next in line is told.
+        let held = Held::new(place, Rc::clone(self));
         match Connect.call(target).await {
             Ok(socket) => {
                 self.upstream.metrics.connects_ok.inc();
-                let local = Rc::clone(self);
-                Ok((socket, Held { permit: Some(permit), local, _gauge: gauge }))
+                Ok((socket, held))
             }
             Err(error) => {
                 let metrics = &self.upstream.metrics;
@@ -303,33 +372,8 @@ impl LocalUpstream {
     }
 }
 
-/// What an open connection holds of its upstream.
-#[derive(Debug)]
-struct Held {
-    permit: Option<Permit>,
-    local: Rc<LocalUpstream>,
-    _gauge: GaugeGuard,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.permit = None;
-        self.local.wake(1);
-    }
-}
-
-/// Counts a waiting request while it lives.
-struct Waiting<'a>(&'a Cell<u32>);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a Cell<u32>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
+/// Where an HTTP/2 request ended up.
+enum Made {
+    New(Http2, SharedPlace),
+    Stream(Http2, StreamGuard),
 }

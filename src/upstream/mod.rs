@@ -4,6 +4,7 @@
 mod connection;
 mod local;
 mod pool;
+mod queue;
 mod worker;
 
 use std::sync::Arc;

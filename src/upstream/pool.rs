@@ -15,6 +15,8 @@ use crate::base::error::ProxyError;
 use crate::net::http2::StreamGuard;
 use crate::net::{Http1, Http2};
 
+use super::connection::{Place, SharedPlace};
+
 /// Kept while unused, where the upstream's keep-alive is not known: below the 5 s that many servers (Node.js, Apache)
 /// close at, so that they do not close under a request.
 const IDLE_HTTP1: Duration = Duration::from_secs(4);
@@ -46,7 +48,7 @@ impl PoolPolicy {
 #[derive(Debug, Default)]
 pub(super) struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
-    http2: RefCell<Vec<Http2>>,
+    http2: RefCell<Vec<(Http2, SharedPlace)>>,
     /// The connection that is being made, where one is.
     connecting: RefCell<Option<Rc<Connecting>>>,
     /// One second below what the upstream's `Keep-Alive: timeout=` said last.
@@ -56,6 +58,7 @@ pub(super) struct EndpointPool {
 #[derive(Debug)]
 struct Idle {
     connection: Http1,
+    place: SharedPlace,
     since: Instant,
 }
 
@@ -104,9 +107,9 @@ pub(super) struct Maker {
 
 impl Maker {
     /// Shares the new connection.
-    pub(super) fn succeed(self, connection: Http2) -> (Http2, StreamGuard) {
+    pub(super) fn succeed(self, connection: Http2, place: SharedPlace) -> (Http2, StreamGuard) {
         let stream = connection.open_stream();
-        self.pool.http2.borrow_mut().push(connection.clone());
+        self.pool.http2.borrow_mut().push((connection.clone(), place));
         (connection, stream)
     }
 
@@ -125,7 +128,11 @@ impl Drop for Maker {
 
 impl EndpointPool {
     /// The idle HTTP/1 connection that was used last, if one may still be used.
-    pub(super) fn checkout(&self, policy: &PoolPolicy, now: Instant) -> Option<Http1> {
+    pub(super) fn checkout(
+        &self,
+        policy: &PoolPolicy,
+        now: Instant,
+    ) -> Option<(Http1, SharedPlace)> {
         let limit = self.idle_limit(policy);
         let mut idle = self.idle.borrow_mut();
         while let Some(candidate) = idle.pop() {
@@ -137,14 +144,20 @@ impl EndpointPool {
             }
             let connection = candidate.connection;
             if !connection.is_closed() && policy.allows(connection.used(), connection.made(), now) {
-                return Some(connection);
+                return Some((connection, candidate.place));
             }
         }
         None
     }
 
     /// Takes a connection back after a response that was read to its end.
-    pub(super) fn checkin(&self, connection: Http1, policy: &PoolPolicy, now: Instant) {
+    pub(super) fn checkin(
+        &self,
+        connection: Http1,
+        place: SharedPlace,
+        policy: &PoolPolicy,
+        now: Instant,
+    ) {
         let mut idle = self.idle.borrow_mut();
         if connection.is_closed()
             || idle.len() >= policy.max_idle
@@ -152,7 +165,7 @@ impl EndpointPool {
         {
             return;
         }
-        idle.push(Idle { connection, since: now });
+        idle.push(Idle { connection, place, since: now });
     }
 
     /// Remembers the upstream's `Keep-Alive: timeout=`, in seconds.
@@ -165,14 +178,34 @@ impl EndpointPool {
         policy.idle.unwrap_or_else(|| learned.map_or(IDLE_HTTP1, |at| at.min(IDLE_HTTP1)))
     }
 
-    /// A stream, or what to do to get one.
-    pub(super) fn http2(self: &Rc<Self>, policy: &PoolPolicy, now: Instant) -> Http2Place {
+    /// A stream of a connection that stands, where one has room.
+    pub(super) fn stream(&self, policy: &PoolPolicy, now: Instant) -> Option<(Http2, StreamGuard)> {
         let mut connections = self.http2.borrow_mut();
-        connections.retain(|connection| {
+        connections.retain(|(connection, _)| {
             !connection.is_closed() && policy.allows(connection.used(), connection.made(), now)
         });
-        if let Some(connection) = connections.iter().find(|connection| connection.has_room()) {
-            return Http2Place::Stream(connection.clone(), connection.open_stream());
+        let (connection, _) = connections.iter().find(|(connection, _)| connection.has_room())?;
+        Some((connection.clone(), connection.open_stream()))
+    }
+
+    /// Closes an unused connection and returns its place: at the limit, what is in use goes before what is kept.
+    pub(super) fn evict(&self) -> Option<Place> {
+        let mut idle = self.idle.borrow_mut();
+        while !idle.is_empty() {
+            // The one that has rested longest; its place is gone already where its peer has closed it.
+            if let Some(place) = idle.remove(0).place.take() {
+                return Some(place);
+            }
+        }
+        let mut http2 = self.http2.borrow_mut();
+        let unused = http2.iter().position(|(connection, _)| connection.idle_since().is_some())?;
+        http2.swap_remove(unused).1.take()
+    }
+
+    /// A stream, or what to do to get one.
+    pub(super) fn http2(self: &Rc<Self>, policy: &PoolPolicy, now: Instant) -> Http2Place {
+        if let Some((connection, stream)) = self.stream(policy, now) {
+            return Http2Place::Stream(connection, stream);
         }
         let mut connecting = self.connecting.borrow_mut();
         if let Some(connecting) = &*connecting {
@@ -192,7 +225,7 @@ impl EndpointPool {
                 && now.saturating_duration_since(idle.since) < limit
         });
         let limit = policy.idle.unwrap_or(IDLE_HTTP2);
-        self.http2.borrow_mut().retain(|connection| {
+        self.http2.borrow_mut().retain(|(connection, _)| {
             // A connection with open streams lives on in their handles and closes with the last of them.
             let rested = connection.idle_since().map(|since| now.saturating_duration_since(since));
             !retired && !connection.is_closed() && rested.is_none_or(|rested| rested < limit)

@@ -36,7 +36,7 @@ impl LocalUpstreams {
     /// Gives waiting requests another chance: a place may have become free on another worker. Each tick.
     pub fn wake_waiting(&self) {
         for local in self.map.borrow().values() {
-            local.wake(local.waiting());
+            local.turn();
         }
     }
 

@@ -62,6 +62,7 @@ impl Lines {
     }
 
     pub fn all(&self) -> Vec<String> {
+        // A failed `wait` has poisoned it, and its lines are wanted all the more.
         self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
