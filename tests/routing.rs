@@ -54,7 +54,8 @@ fn the_first_route_that_matches_in_all_takes_the_request() {
     );
     let to = proxy.address("outbound");
     let grpc = ("content-type", "application/grpc+proto");
-    let cases: &[(&str, &str, &[(&str, &str)], &str)] = &[
+    type Headers = &'static [(&'static str, &'static str)];
+    let cases: &[(&str, &str, Headers, &str)] = &[
         ("PUT", "/all/x?q=2", &[("host", "h.test:8080"), ("x-a", "1")], "all"),
         ("PUT", "/all/x?q=3", &[("host", "h.test"), ("x-a", "1")], ""),
         ("PUT", "/all/x?q=2", &[("host", "h.test"), ("x-a", "2")], ""),
