@@ -54,8 +54,8 @@ fn the_first_route_that_matches_in_all_takes_the_request() {
     );
     let to = proxy.address("outbound");
     let grpc = ("content-type", "application/grpc+proto");
-    type Headers<'a> = &'a [(&'a str, &'a str)];
-    let cases: &[(&str, &str, Headers<'_>, &str)] = &[
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
         ("PUT", "/all/x?q=2", &[("host", "h.test:8080"), ("x-a", "1")], "all"),
         ("PUT", "/all/x?q=3", &[("host", "h.test"), ("x-a", "1")], ""),
         ("PUT", "/all/x?q=2", &[("host", "h.test"), ("x-a", "2")], ""),

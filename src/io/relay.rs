@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::socket::Activity;
 use super::tick::Tick;
 
 /// Bytes read at once: 16 → 256 KiB took the CPU of a 1 MiB transfer from 474 to 331 µs.
@@ -46,6 +47,24 @@ pub enum RelayEnd {
     DownstreamBroken,
     /// The upstream's connection broke.
     UpstreamBroken,
+}
+
+impl Relayed {
+    /// Nothing was moved: the caller had gone before it could begin.
+    pub fn of_gone_caller() -> Self {
+        Self { end: RelayEnd::DownstreamBroken, ..Self::default() }
+    }
+}
+
+impl RelayEnd {
+    /// Where one side broke, the other is to end in a reset as well: a proper end would say that all has arrived.
+    pub fn pass_on(self, downstream: &Activity, upstream: &Activity) {
+        match self {
+            Self::Closed | Self::Idle => {}
+            Self::DownstreamBroken => upstream.reset_on_close(),
+            Self::UpstreamBroken => downstream.reset_on_close(),
+        }
+    }
 }
 
 /// Passes bytes both ways until both sides have closed, one breaks, or nothing moves for `idle`.

@@ -121,7 +121,7 @@ impl Plan<'_> {
                 Ok(response)
             }
             Err(failed) => {
-                metrics.attempt(outcome_word(&failed));
+                metrics.attempt(outcome_word(failed.error.reason));
                 guard.settle(Outcome::of_reason(failed.error.reason), now);
                 Err(failed)
             }
@@ -219,8 +219,9 @@ impl Plan<'_> {
     }
 }
 
-fn outcome_word(failed: &Failed) -> AttemptOutcome {
-    match failed.error.reason {
+/// How an attempt that ended for `reason` is counted.
+pub(super) fn outcome_word(reason: Reason) -> AttemptOutcome {
+    match reason {
         Reason::ConnectFailed => AttemptOutcome::ConnectFailed,
         Reason::UpstreamRefused => AttemptOutcome::Refused,
         Reason::UpstreamClosed | Reason::UpstreamReset => AttemptOutcome::Reset,

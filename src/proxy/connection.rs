@@ -24,7 +24,7 @@ use crate::snapshot::Protocol;
 use super::listener::{Active, Admitted, LocalListener};
 use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
-use super::{request, tunnel};
+use super::{request, tcp};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -84,7 +84,7 @@ pub(super) struct Downstream {
 pub(super) async fn serve(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
     // Each protocol is boxed: the task would otherwise be as large as the largest of them for every connection.
     match accepted.local.protocol {
-        Protocol::Tcp => Box::pin(tunnel::serve_tcp(accepted, socket, stopped)).await,
+        Protocol::Tcp => Box::pin(tcp::serve(accepted, socket, stopped)).await,
         Protocol::Http => {
             let Some((http2, socket)) = Box::pin(tell_apart(&accepted, socket, &stopped)).await
             else {

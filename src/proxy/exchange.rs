@@ -57,6 +57,8 @@ pub(super) struct Exchange {
     pub(super) body: Option<BodySource>,
     /// The attempt that answers, while its answer is passed on.
     pub(super) flow: Option<Flow>,
+    /// Bytes that came on a tunnel; those of a body are counted by the body.
+    pub(super) tunnelled: u64,
     pub(super) sent: u64,
     /// The last byte was handed over.
     pub(super) complete: bool,
@@ -90,6 +92,7 @@ impl Exchange {
             head_at: None,
             body: None,
             flow: None,
+            tunnelled: 0,
             sent: 0,
             complete: false,
             _in_flight: gauge,
@@ -161,7 +164,7 @@ impl Exchange {
             retry_suppressed: self.retry_suppressed.map(SuppressedReason::word),
             upstream: self.upstream.as_ref().map(|local| &*local.upstream.name),
             endpoint: self.endpoint.as_ref().map(|endpoint| &endpoint.address as _),
-            received_bytes: self.body.as_ref().map_or(0, BodySource::received),
+            received_bytes: self.tunnelled + self.body.as_ref().map_or(0, BodySource::received),
             sent_bytes: self.sent,
             peer: &self.downstream.peer,
             request_id: id.as_deref(),

@@ -1,38 +1,34 @@
-//! Connections whose bytes are passed on as they are: upgrades (WebSocket), CONNECT, and TCP listeners.
+//! HTTP connections that turn into bytes passed on as they are: upgrades (WebSocket) and CONNECT.
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::Tried;
+use crate::balance::endpoint::Endpoint;
 use crate::base::error::{ProxyError, Reason};
 use crate::io::relay::{RelayEnd, Relayed, relay};
-use crate::io::socket::{Activity, Socket};
-use crate::metrics::AttemptOutcome;
+use crate::io::socket::Socket;
+use crate::metrics::{AttemptOutcome, RetryCause};
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
 use crate::policy::pushback::Pushback;
 use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
-use crate::snapshot::{Action, LogFilter, Route, Split};
+use crate::snapshot::{Route, Split};
 use crate::upstream::{LocalUpstream, Slot};
 
-use super::access_log::Line;
-use super::attempt::Plan;
-use super::connection::{Accepted, Peer};
+use super::attempt::{Plan, outcome_word};
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
-use super::listener::{Active, Admitted};
 use super::reply;
 use super::response::ResponseBody;
-use super::worker::{Stop, Worker};
+use super::worker::Worker;
 
 /// Passes a 101 back and then bytes both ways, until both sides have closed or nothing moves for the route's `idle`.
 pub(super) fn upgrade(
@@ -57,7 +53,7 @@ pub(super) fn upgrade(
             (Ok(downstream), Ok(upstream)) => {
                 relay(TokioIo::new(downstream), TokioIo::new(upstream), &tick, idle).await
             }
-            (Err(_), _) => Relayed { end: RelayEnd::DownstreamBroken, ..Relayed::default() },
+            (Err(_), _) => Relayed::of_gone_caller(),
             (_, Err(_)) => Relayed { end: RelayEnd::UpstreamBroken, ..Relayed::default() },
         };
         settle(&mut exchange, relayed);
@@ -66,6 +62,7 @@ pub(super) fn upgrade(
 }
 
 fn settle(exchange: &mut Exchange, relayed: Relayed) {
+    exchange.tunnelled = relayed.sent;
     exchange.sent = relayed.received;
     exchange.complete = true;
     match relayed.end {
@@ -94,34 +91,49 @@ pub(super) async fn connect(
     let compat = exchange.active.snapshot.compat_envoy;
     let caller = CallerTimeout::read(&exchange.head.headers, compat);
     let deadline = Deadline::new(exchange.started, route.timeout, &caller, Kind::Tunnel);
-    let reached = reach(&worker, &local, route, deadline).await;
-    let (socket, held, attempts) = match reached {
+    let mut tries = Tries::default();
+    let reached = reach(&worker, &local, route, deadline, &mut tries).await;
+    exchange.attempts = tries.made;
+    exchange.endpoint = tries.endpoint;
+    let (mut socket, held) = match reached {
         Ok(reached) => reached,
         Err(error) => return reply::failure(exchange, &error),
     };
-    exchange.attempts = attempts;
     exchange.status = 200;
+    exchange.head_at = Some(Instant::now());
     let (idle, tick) = (route.idle, worker.tick.clone());
     drop(tokio::task::spawn_local(async move {
-        let relayed = match downstream.await {
-            Ok(downstream) => relay(TokioIo::new(downstream), socket, &tick, idle).await,
-            Err(_) => Relayed { end: RelayEnd::DownstreamBroken, ..Relayed::default() },
-        };
-        settle(&mut exchange, relayed);
-        drop(held);
+        match downstream.await {
+            Ok(downstream) => {
+                let mut downstream = TokioIo::new(downstream);
+                let relayed = relay(&mut downstream, &mut socket, &tick, idle).await;
+                relayed.end.pass_on(&exchange.downstream.activity, &socket.activity());
+                settle(&mut exchange, relayed);
+            }
+            Err(_) => settle(&mut exchange, Relayed::of_gone_caller()),
+        }
+        drop((socket, held));
     }));
     let mut response = Response::new(ResponseBody::detached());
     *response.status_mut() = StatusCode::OK;
     response
 }
 
+/// What it took to reach an endpoint, or not to.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    pub(super) made: u32,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+}
+
 /// Connects to an endpoint of the upstream, trying others where one cannot be reached.
-async fn reach(
+pub(super) async fn reach(
     worker: &Worker,
     local: &Rc<LocalUpstream>,
     route: &Route,
     deadline: Deadline,
-) -> Result<(Socket, impl Sized + 'static + use<>, u32), ProxyError> {
+    tries: &mut Tries,
+) -> Result<(Socket, impl Sized + 'static + use<>), ProxyError> {
     let plan = Plan {
         worker,
         local,
@@ -134,10 +146,11 @@ async fn reach(
     };
     let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
     let mut tried = Tried::new();
-    let mut attempt = 1;
     loop {
         let start = Instant::now();
         let endpoint = plan.pick(&mut tried, start)?;
+        tries.made += 1;
+        tries.endpoint = Some(Arc::clone(&endpoint));
         let guard = endpoint.start(start);
         let dialled = local.dial(&endpoint, &worker.tick, deadline.overall).await;
         let now = Instant::now();
@@ -145,14 +158,14 @@ async fn reach(
             Ok((socket, held)) => {
                 local.upstream.metrics.attempt(AttemptOutcome::Success);
                 guard.settle(Outcome::Success, now);
-                return Ok((socket, (held, guard, slot), attempt));
+                return Ok((socket, (held, guard, slot)));
             }
             Err(error) => error,
         };
-        local.upstream.metrics.attempt(AttemptOutcome::ConnectFailed);
-        guard.settle(Outcome::Failure, now);
+        local.upstream.metrics.attempt(outcome_word(error.reason));
+        guard.settle(Outcome::of_reason(error.reason), now);
         let state = RetryState {
-            attempt,
+            attempt: tries.made,
             method: &http::Method::CONNECT,
             idempotency_key: false,
             body: BodyReplay::Unsent,
@@ -172,129 +185,7 @@ async fn reach(
                 }
                 return Err(error);
             }
-            _ => {
-                local.upstream.metrics.retry(crate::metrics::RetryCause::Safe);
-                attempt += 1;
-            }
+            _ => local.upstream.metrics.retry(RetryCause::Safe),
         }
-    }
-}
-
-/// Serves a connection of a TCP listener.
-pub(super) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
-    let Accepted { worker, active, peer, admitted, .. } = accepted;
-    let (started, time) = (Instant::now(), SystemTime::now());
-    // `validate` has made sure of it: the one route of a TCP listener goes to upstreams.
-    let Some(route) = active.listener.routes.first() else { return };
-    let Action::To(split) = &route.action else { return };
-    let upstream = Arc::clone(split.pick(&mut worker.rng.borrow_mut()));
-    let local = worker.upstreams.get(&upstream, started);
-    let deadline = Deadline::new(started, route.timeout, &CallerTimeout::default(), Kind::Tunnel);
-    let mut record = TcpRecord {
-        worker: &worker,
-        active: &active,
-        route,
-        local: &local,
-        began: (started, time),
-        peer,
-        activity: socket.activity(),
-        attempts: 0,
-        end: TcpEnd::Cut,
-        _admitted: admitted,
-    };
-    // A drain leaves it until the deadline: nobody can ask the peers of a TCP connection to end.
-    drop(stopped);
-    match reach(&worker, &local, route, deadline).await {
-        Ok((upstream_socket, held, attempts)) => {
-            record.attempts = attempts;
-            let idle = active.listener.limits.idle;
-            let relayed = relay(socket, upstream_socket, &worker.tick, idle).await;
-            record.end = TcpEnd::Relayed(relayed.end);
-            drop(held);
-        }
-        Err(error) => record.end = TcpEnd::NotConnected(error),
-    }
-}
-
-/// How a TCP connection ended.
-enum TcpEnd {
-    /// The process ended first.
-    Cut,
-    NotConnected(ProxyError),
-    Relayed(RelayEnd),
-}
-
-/// The record of a TCP connection. Its drop counts and logs it, whatever ended it.
-struct TcpRecord<'a> {
-    worker: &'a Worker,
-    active: &'a Active,
-    route: &'a Route,
-    local: &'a LocalUpstream,
-    began: (Instant, SystemTime),
-    peer: Peer,
-    activity: Arc<Activity>,
-    attempts: u32,
-    end: TcpEnd,
-    _admitted: Admitted,
-}
-
-impl Drop for TcpRecord<'_> {
-    fn drop(&mut self) {
-        let listener = &self.active.listener;
-        if let TcpEnd::NotConnected(error) = &self.end {
-            listener.metrics.reject(error.reason);
-        }
-        listener.metrics.received.inc_by(self.activity.bytes_read());
-        listener.metrics.sent.inc_by(self.activity.bytes_written());
-        let took = self.began.0.elapsed();
-        let status = if matches!(self.end, TcpEnd::NotConnected(_)) { 503 } else { 200 };
-        self.route.metrics.request(status, took.as_secs_f64());
-        self.log(took);
-    }
-}
-
-impl TcpRecord<'_> {
-    fn log(&self, took: Duration) {
-        let (reason, detail) = match &self.end {
-            TcpEnd::Cut => (Some(Reason::Draining), Some("cut off at the end of the drain")),
-            TcpEnd::NotConnected(error) => (Some(error.reason), Some(&*error.detail)),
-            TcpEnd::Relayed(RelayEnd::Idle) => (Some(Reason::StreamIdle), None),
-            TcpEnd::Relayed(RelayEnd::UpstreamBroken) => (Some(Reason::UpstreamReset), None),
-            TcpEnd::Relayed(RelayEnd::DownstreamBroken) => (Some(Reason::ClientGone), None),
-            TcpEnd::Relayed(RelayEnd::Closed) => (None, None),
-        };
-        let wanted = match self.active.snapshot.log {
-            LogFilter::All | LogFilter::Share(_) => true,
-            LogFilter::Errors => reason.is_some(),
-            LogFilter::Never => false,
-        };
-        if !wanted {
-            return;
-        }
-        self.worker.shared.access_log.write(&Line {
-            time: self.began.1,
-            service: &self.active.snapshot.service,
-            listener: &self.active.listener.name,
-            route: Some(&self.route.name),
-            protocol: "TCP",
-            method: None,
-            host: None,
-            path: None,
-            status: 0,
-            grpc_status: None,
-            reason: reason.map(Reason::word),
-            flag: reason.map(Reason::flag),
-            detail,
-            duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
-            head_ms: None,
-            attempts: self.attempts,
-            retry_suppressed: None,
-            upstream: Some(&self.local.upstream.name),
-            endpoint: None,
-            received_bytes: self.activity.bytes_read(),
-            sent_bytes: self.activity.bytes_written(),
-            peer: &self.peer,
-            request_id: None,
-        });
     }
 }

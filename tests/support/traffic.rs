@@ -250,3 +250,36 @@ pub fn python(module: &str) -> Option<std::path::PathBuf> {
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
+
+/// A script under `tests/clients`.
+pub fn client(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+/// A server of another implementation: a script that prints its port and serves until its standard input ends.
+pub struct PythonServer {
+    pub python: std::path::PathBuf,
+    pub address: SocketAddr,
+    child: std::process::Child,
+}
+
+impl PythonServer {
+    /// `None` where `module` is not installed.
+    pub fn start(module: &str, script: &str) -> Option<Self> {
+        let python = python(module)?;
+        let piped = std::process::Stdio::piped;
+        let mut command = Command::new(&python);
+        let mut child = command.arg(client(script)).stdin(piped()).stdout(piped()).spawn().unwrap();
+        let mut port = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        let address = format!("127.0.0.1:{}", port.trim()).parse().unwrap();
+        Some(Self { python, address, child })
+    }
+}
+
+impl Drop for PythonServer {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
