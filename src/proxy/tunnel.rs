@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::Tried;
+use crate::balance::endpoint::Endpoint;
 use crate::base::error::{ProxyError, Reason};
 use crate::io::relay::{RelayEnd, Relayed, relay};
 use crate::io::socket::{Activity, Socket};
@@ -94,10 +95,11 @@ pub(crate) async fn connect(
     let caller = CallerTimeout::read(request.headers(), exchange.active.snapshot.compat_envoy);
     let deadline = Deadline::new(exchange.started, route.timeout, &caller, Kind::Tunnel);
     let reached = reach(&worker, &local, route, deadline).await;
-    let (socket, held, attempts) = match reached {
+    let (socket, held, (endpoint, attempts)) = match reached {
         Ok(reached) => reached,
         Err(error) => return reply::failure(exchange, &error),
     };
+    exchange.endpoint = Some(endpoint);
     exchange.attempts = attempts;
     exchange.status = 200;
     let (idle, tick) = (route.idle, worker.tick.clone());
@@ -121,7 +123,7 @@ async fn reach(
     local: &Rc<LocalUpstream>,
     route: &Route,
     deadline: Deadline,
-) -> Result<(Socket, impl Sized + 'static + use<>, u32), ProxyError> {
+) -> Result<(Socket, impl Sized + 'static + use<>, (Arc<Endpoint>, u32)), ProxyError> {
     let plan = Plan { worker, local, http2: false, deadline, per_try: None, idle: None };
     let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
     let mut tried = Tried::new();
@@ -136,7 +138,7 @@ async fn reach(
             Ok((socket, held)) => {
                 local.upstream.metrics.attempt(AttemptOutcome::Success);
                 guard.settle(Outcome::Success, now);
-                return Ok((socket, (held, guard, slot), attempt));
+                return Ok((socket, (held, guard, slot), (endpoint, attempt)));
             }
             Err(error) => error,
         };
@@ -174,7 +176,7 @@ async fn reach(
 /// Serves a connection of a TCP listener.
 pub(crate) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
     let Accepted { worker, active, peer, admitted, .. } = accepted;
-    let (started, time) = (Instant::now(), SystemTime::now());
+    let started = Instant::now();
     // `validate` has made sure of it: the one route of a TCP listener goes to upstreams.
     let Some(route) = active.listener.routes.first() else { return };
     let Action::To(split) = &route.action else { return };
@@ -186,9 +188,10 @@ pub(crate) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch
         active: &active,
         route,
         local: &local,
-        began: (started, time),
+        started,
         peer,
         activity: socket.activity(),
+        endpoint: None,
         attempts: 0,
         end: TcpEnd::Cut,
         _admitted: admitted,
@@ -196,7 +199,8 @@ pub(crate) async fn serve_tcp(accepted: Accepted, socket: Socket, stopped: watch
     // A drain leaves it until the deadline: nobody can ask the peers of a TCP connection to end.
     drop(stopped);
     match reach(&worker, &local, route, deadline).await {
-        Ok((upstream_socket, held, attempts)) => {
+        Ok((upstream_socket, held, (endpoint, attempts))) => {
+            record.endpoint = Some(endpoint);
             record.attempts = attempts;
             let idle = active.listener.limits.idle;
             let relayed = relay(socket, upstream_socket, &worker.tick, idle).await;
@@ -221,9 +225,10 @@ struct TcpRecord<'a> {
     active: &'a Active,
     route: &'a Route,
     local: &'a LocalUpstream,
-    began: (Instant, SystemTime),
+    started: Instant,
     peer: Peer,
     activity: Arc<Activity>,
+    endpoint: Option<Arc<Endpoint>>,
     attempts: u32,
     end: TcpEnd,
     _admitted: Admitted,
@@ -237,7 +242,7 @@ impl Drop for TcpRecord<'_> {
         }
         listener.metrics.received.inc_by(self.activity.bytes_read());
         listener.metrics.sent.inc_by(self.activity.bytes_written());
-        let took = self.began.0.elapsed();
+        let took = self.started.elapsed();
         let status = if matches!(self.end, TcpEnd::NotConnected(_)) { 503 } else { 200 };
         self.route.metrics.request(status, took.as_secs_f64());
         self.log(took);
@@ -263,7 +268,7 @@ impl TcpRecord<'_> {
             return;
         }
         self.worker.shared.access_log.write(&Line {
-            time: self.began.1,
+            time: SystemTime::now(),
             service: &self.active.snapshot.service,
             listener: &self.active.listener.name,
             route: Some(&self.route.name),
@@ -280,7 +285,7 @@ impl TcpRecord<'_> {
             head_ms: None,
             attempts: self.attempts,
             upstream: Some(&self.local.upstream.name),
-            endpoint: None,
+            endpoint: self.endpoint.as_ref().map(|endpoint| &endpoint.address as _),
             received_bytes: self.activity.bytes_read(),
             sent_bytes: self.activity.bytes_written(),
             peer: &self.peer,
