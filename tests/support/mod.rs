@@ -62,7 +62,8 @@ impl Lines {
     }
 
     pub fn all(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
+        // Asked for after a failed wait, too, which has poisoned the lock.
+        self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
