@@ -297,6 +297,43 @@ fn closed_log_pipes_do_not_stop_the_traffic() {
     child.wait().unwrap();
 }
 
+#[test]
+fn warnings_about_the_file_are_lines_of_the_log() {
+    let upstream = Upstream::ok("hello");
+    let proxy = Proxy::start(&yaml(upstream.address, "{ delay: 1ms, deadline: 90s }"));
+    proxy.reload(&yaml(upstream.address, "{ delay: 1ms, deadline: 91s }"));
+    for deadline in ["of 90s", "of 91s"] {
+        let line = proxy.log().wait("warning", |line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let detail = line["detail"].as_str()?.to_owned();
+            (line["message"] == "configuration warning" && detail.contains(deadline))
+                .then_some(line)
+        });
+        assert_eq!((&line["code"], &line["line"]), (&"long-drain".into(), &2.into()), "{line}");
+    }
+}
+
+#[test]
+fn the_soft_limit_of_file_descriptors_is_raised_to_the_hard_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (admin, config) = (dir.path().join("admin.sock"), dir.path().join("outrigger.yaml"));
+    let yaml = format!(
+        "admin: \"unix:{}\"\nlisteners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ respond: 204 }}] }}\n",
+        admin.display()
+    );
+    std::fs::write(&config, yaml).unwrap();
+    let binary = env!("CARGO_BIN_EXE_outrigger");
+    let script =
+        format!("ulimit -S -n 100; ulimit -H -n 256; exec {binary} run -c {}", config.display());
+    let mut shell = Command::new("sh");
+    let mut child =
+        shell.arg("-c").arg(script).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let metrics = support::Metrics::parse(&unix(&admin, "GET", "/metrics").text());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!((metrics.sum("process_max_fds", &[]) - 256.0).abs() < 0.5, "{}", metrics.text);
+}
+
 /// CPU time of a process so far, in clock ticks (100 per second).
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -319,9 +356,8 @@ fn without_file_descriptors_it_sheds_rests_and_recovers() {
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
     let mut addresses = std::collections::HashMap::new();
     while !addresses.contains_key("admin") {
-        // Warnings about the file come before the log.
-        let line = lines.next().unwrap().unwrap();
-        let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+        let line: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         if line["message"] == "listening" {
             let address: SocketAddr = line["address"].as_str().unwrap().parse().unwrap();
             addresses.insert(line["listener"].as_str().unwrap().to_owned(), address);

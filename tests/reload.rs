@@ -158,8 +158,9 @@ fn keep_asking(
     (asked, stop): (Arc<AtomicUsize>, Arc<AtomicBool>),
     fresh: bool,
 ) -> std::thread::JoinHandle<()> {
+    // Now, not when the thread comes to run: the listener may have moved by then.
+    let mut connection = Connection::open(to);
     std::thread::spawn(move || {
-        let mut connection = Connection::open(to);
         while !stop.load(Ordering::Relaxed) {
             if fresh {
                 connection = Connection::open(to);

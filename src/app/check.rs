@@ -11,11 +11,13 @@ use super::output;
 /// `outrigger check`.
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
     let mut valid = true;
+    // One array over all files: every finding names its own.
+    let mut found = Vec::new();
     for path in &args.configs {
         let loaded = load_file(path);
         valid &= loaded.config.is_some();
         match args.format {
-            Format::Json => output::stdout(&format!("{}\n", findings_json(&loaded))),
+            Format::Json => found.extend(render_json(&loaded.diagnostics, &loaded.source)),
             Format::Text => {
                 output::stderr(&findings(&loaded));
                 // What is wrong has just been counted there.
@@ -24,6 +26,9 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
                 }
             }
         }
+    }
+    if args.format == Format::Json {
+        output::stdout(&format!("{:#}\n", serde_json::Value::Array(found)));
     }
     if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -48,10 +53,6 @@ pub(super) fn schema() -> ExitCode {
 /// Errors and warnings as people read them; in colour where a terminal does.
 pub(super) fn findings(loaded: &Loaded) -> String {
     render(&loaded.diagnostics, &loaded.source, std::io::stderr().is_terminal())
-}
-
-fn findings_json(loaded: &Loaded) -> String {
-    render_json(&loaded.diagnostics, &loaded.source)
 }
 
 /// What a valid file holds.

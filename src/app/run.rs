@@ -15,8 +15,8 @@ use crate::base::address::Address;
 use crate::base::drain::OpenCount;
 use crate::base::rng::Rng;
 use crate::config::{Config, Loaded, LogFilter, LogTarget, load_file};
-use crate::control::Control;
 use crate::control::watch::FileWatch;
+use crate::control::{self, Control};
 use crate::metrics::Metrics;
 use crate::proxy::Shared;
 use crate::proxy::access_log::{self, LogSender, Target};
@@ -38,10 +38,11 @@ pub(super) fn run(path: &Path) -> anyhow::Result<()> {
     // Before the file is read: a change between the two is seen.
     let mut watch = FileWatch::new(path);
     let loaded = load_file(path);
-    output::stderr(&check::findings(&loaded));
     if loaded.config.is_none() {
+        output::stderr(&check::findings(&loaded));
         bail!("{} is not valid: nothing was started", path.display());
     }
+    control::log_warnings(&loaded);
     threads::local_runtime()?.block_on(async {
         // Before anything else: a signal that comes during the start must not end the process as if it had no handler.
         let mut signals = Signals::new()?;

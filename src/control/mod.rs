@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::base::drain::OpenCount;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Severity};
 use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
@@ -183,6 +183,7 @@ impl Control {
         };
         let before = Rc::clone(&self.config.borrow());
         let mut applied = self.apply(Rc::new(config.clone())).await?;
+        log_warnings(&loaded);
         applied.needs_restart = needs_restart(&before, config);
         self.effective.replace(loaded.effective_yaml());
         Ok(applied)
@@ -340,6 +341,21 @@ impl Control {
         for worker in &self.workers {
             let _gone = worker.send(Command::Drain { inbound }).await;
         }
+    }
+}
+
+/// Logs what a valid file is warned of: one line for each finding, as all of the log.
+pub fn log_warnings(loaded: &Loaded) {
+    for warning in loaded.diagnostics.iter().filter(|found| found.severity == Severity::Warning) {
+        let line = loaded.source.position(warning.span.start).line;
+        tracing::warn!(
+            code = warning.code,
+            file = loaded.source.name(),
+            line,
+            path = warning.path,
+            detail = warning.message,
+            "configuration warning"
+        );
     }
 }
 

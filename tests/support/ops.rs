@@ -24,7 +24,7 @@ pub fn bound(proxy: &Proxy, listener: &str) -> Option<SocketAddr> {
 }
 
 /// Asks until `reached` gives something.
-pub fn wait_for<T>(what: &str, reached: impl Fn() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = reached() {

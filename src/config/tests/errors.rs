@@ -253,8 +253,7 @@ fn a_file_that_cannot_be_read_is_a_finding() {
 #[test]
 fn json_carries_places_and_paths() {
     let loaded = load(&route("to: articles\ntimeout: 2\nrespond: 404"));
-    let text = render_json(&loaded.diagnostics, &loaded.source);
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let json = render_json(&loaded.diagnostics, &loaded.source);
     assert_eq!(json[0]["path"], "listeners.outbound.routes[0].timeout");
     assert_eq!(json[0]["place"]["line"], 6);
     assert_eq!(json[0]["place"]["column"], 18);
