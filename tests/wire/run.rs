@@ -27,6 +27,8 @@ pub(crate) fn all(file: &str, text: &str) {
     let proxy = Proxy::start(&yaml(upstream));
     let failures: Vec<String> =
         cases.iter().filter_map(|case| run(&proxy, &recorder, case)).collect();
+    let panics = proxy.log().all().iter().filter(|line| line.contains("panicked")).count();
+    assert_eq!(panics, 0, "{file}: the proxy has panicked");
     let (failed, all) = (failures.len(), cases.len());
     assert!(failures.is_empty(), "{file}: {failed} of {all} cases\n\n{}", failures.join("\n\n"));
 }
