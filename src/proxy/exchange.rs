@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::base::error::Reason;
-use crate::io::request_body::BodySource;
+use crate::io::request_body::{BodyError, BodySource};
 use crate::metrics::GaugeGuard;
 use crate::policy::classify::is_grpc;
 use crate::snapshot::{LogFilter, Route};
@@ -103,6 +103,12 @@ impl Exchange {
         }
     }
 
+    /// The HTTP/2 connection has reset the stream for its body, and counted that.
+    fn was_reset_as_malformed(&self) -> bool {
+        let failure = self.body.as_ref().and_then(BodySource::failure);
+        self.version == Version::HTTP_2 && failure == Some(BodyError::Malformed)
+    }
+
     fn is_failure(&self) -> bool {
         self.status >= 500
             || matches!(self.reason, Some(reason) if reason != Reason::DirectResponse)
@@ -174,6 +180,7 @@ impl Drop for Exchange {
         metrics.request(self.status, now.saturating_duration_since(self.started).as_secs_f64());
         if let Some(reason) = self.reason
             && reason != Reason::DirectResponse
+            && !self.was_reset_as_malformed()
         {
             listener.metrics.reject(reason);
         }

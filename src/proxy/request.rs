@@ -86,6 +86,7 @@ fn refuse(exchange: Box<Exchange>, refusal: Refusal) -> Result<Response<Response
         exchange.status = 400;
         exchange.broke(refusal.reason, refusal.detail);
         exchange.complete = true;
+        exchange.downstream.count_reset_elsewhere();
         return Err(h2::Reason::PROTOCOL_ERROR.into());
     }
     Ok(reply::failure(exchange, &error))
