@@ -190,8 +190,11 @@ fn answers_too_much(first: &'static str) -> Upstream {
         while super::support::read_request(&mut reader).is_some() {
             *count.lock().unwrap() += 1;
             let too_much = *count.lock().unwrap() == 1;
-            let answer =
-                if too_much { [first.as_bytes(), SMUGGLED.as_bytes()].concat() } else { HELLO.to_vec() };
+            let answer = if too_much {
+                [first.as_bytes(), SMUGGLED.as_bytes()].concat()
+            } else {
+                HELLO.to_vec()
+            };
             if reader.get_mut().write_all(&answer).is_err() {
                 return;
             }
@@ -254,7 +257,10 @@ fn a_request_that_has_passed_this_listener_is_refused() {
     let via = request.lines().find_map(|line| line.strip_prefix("via: ")).unwrap();
     for seen in [via.to_owned(), format!("1.0 fred, {via}, 1.1 other")] {
         let reply = http(proxy.address("out"), "GET", "/", &[("Via", &seen)], b"");
-        assert_eq!((reply.status, reply.header("x-outrigger-reason")), (508, Some("loop_detected")));
+        assert_eq!(
+            (reply.status, reply.header("x-outrigger-reason")),
+            (508, Some("loop_detected"))
+        );
     }
     assert_eq!(upstream.requests().len(), 1);
     let refused = [("reason", "loop_detected")];
@@ -283,7 +289,8 @@ fn a_tunnel_begins_behind_the_head_and_keeps_what_came_with_it() {
     });
     let proxy = proxy(upstream.address);
     let mut caller = TcpStream::connect(proxy.address("out")).unwrap();
-    let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nwith the head";
+    let head =
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nwith the head";
     caller.write_all(head.as_bytes()).unwrap();
     let mut reader = BufReader::new(caller.try_clone().unwrap());
     let head = read_head(&mut reader);
