@@ -16,6 +16,7 @@ use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::io::tick::{Alarm, Timer};
 use crate::io::trailers;
+use crate::net;
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
@@ -222,13 +223,7 @@ impl Forwarded {
         if let Some(cause) = self.request.failure() {
             return cut(exchange, cause.reason(), &cause.to_string());
         }
-        let reason = if error.is_parse() {
-            Reason::UpstreamProtocol
-        } else if error.is_incomplete_message() || error.is_closed() {
-            Reason::UpstreamClosed
-        } else {
-            Reason::UpstreamReset
-        };
+        let reason = net::broken_body(error);
         cut(exchange, reason, "the upstream broke off in the middle of its answer")
     }
 }

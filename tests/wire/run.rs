@@ -187,18 +187,15 @@ fn run(proxy: &Proxy, recorder: &Shared, case: &Case) -> Option<String> {
         metrics.sum("outrigger_rejected_total", &[("reason", reason)])
     };
     let all = |metrics: &Metrics| metrics.sum("outrigger_rejected_total", &[]);
-    let grown = proxy.metrics_when(|metrics| {
-        case.rejected
-            .iter()
-            .all(|reason| rejected(metrics, reason) > rejected(&before, reason) + 0.5)
-    });
+    let all_counted = |metrics: &Metrics| {
+        let grown = |reason: &String| rejected(metrics, reason) > rejected(&before, reason) + 0.5;
+        case.rejected.iter().all(grown)
+    };
+    let grown = proxy.metrics_when(all_counted);
     let more = all(&grown) - all(&before);
-    if (more - case.rejected.len() as f64).abs() > 0.5 {
-        wrong.push(format!(
-            "counted: expected {:?}, found {}",
-            case.rejected,
-            difference(&before.text, &grown.text)
-        ));
+    if !all_counted(&grown) || (more - case.rejected.len() as f64).abs() > 0.5 {
+        let found = difference(&before.text, &grown.text);
+        wrong.push(format!("counted: expected {:?}, found {found}", case.rejected));
     }
     let left_out = |metrics: &Metrics| {
         let reason = case.left_out.as_deref().unwrap_or_default();
