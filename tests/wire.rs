@@ -10,6 +10,8 @@ mod support;
 mod case;
 #[path = "wire/http2.rs"]
 mod http2;
+#[path = "wire/http2_upstream.rs"]
+mod http2_upstream;
 #[path = "wire/run.rs"]
 mod run;
 #[path = "wire/turns.rs"]

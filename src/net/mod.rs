@@ -51,10 +51,12 @@ pub enum SendFailure {
 /// Why the body of a response broke off.
 pub fn broken_body(error: &hyper::Error) -> Reason {
     if let Some(error) = find_source::<h2::Error>(error) {
-        return match error.is_library() {
-            true => Reason::UpstreamProtocol,
-            false if error.is_io() => Reason::UpstreamClosed,
-            false => Reason::UpstreamReset,
+        return if error.is_library() {
+            Reason::UpstreamProtocol
+        } else if error.is_io() {
+            Reason::UpstreamClosed
+        } else {
+            Reason::UpstreamReset
         };
     }
     match find_source::<io::Error>(error).map(io::Error::kind) {
