@@ -8,8 +8,14 @@ mod support;
 
 #[path = "wire/case.rs"]
 mod case;
+#[path = "wire/http2.rs"]
+mod http2;
+#[path = "wire/http2_upstream.rs"]
+mod http2_upstream;
 #[path = "wire/run.rs"]
 mod run;
+#[path = "wire/turns.rs"]
+mod turns;
 
 /// Runs one file of cases against a proxy of its own.
 macro_rules! corpus {

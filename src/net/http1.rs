@@ -62,9 +62,9 @@ impl Http1 {
         self.send.is_closed()
     }
 
-    /// True when an earlier request was answered on it: it may be closing just now.
+    /// True when an earlier request was sent on it: it may be closing just now. Asked before the next is sent.
     pub fn is_reused(&self) -> bool {
-        self.used > 1
+        self.used > 0
     }
 
     /// Requests sent on it.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::base::error::Reason;
-use crate::io::request_body::BodySource;
+use crate::io::request_body::{BodyError, BodySource};
 use crate::metrics::GaugeGuard;
 use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{LogFilter, Route};
@@ -112,6 +112,12 @@ impl Exchange {
         }
     }
 
+    /// The HTTP/2 connection has reset the stream for its body, and counted that.
+    fn was_reset_as_malformed(&self) -> bool {
+        let failure = self.body.as_ref().and_then(BodySource::failure);
+        self.version == Version::HTTP_2 && failure == Some(BodyError::Malformed)
+    }
+
     fn is_failure(&self) -> bool {
         self.status >= 500
             || matches!(self.reason, Some(reason) if reason != Reason::DirectResponse)
@@ -198,6 +204,7 @@ impl Drop for Exchange {
         metrics.request(self.status, now.saturating_duration_since(self.started).as_secs_f64());
         if let Some(reason) = self.reason
             && reason != Reason::DirectResponse
+            && !self.was_reset_as_malformed()
         {
             listener.metrics.reject(reason);
         }

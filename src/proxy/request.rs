@@ -81,6 +81,7 @@ fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Result<Response<Resp
         exchange.status = 400;
         exchange.broke(refusal.reason, refusal.detail);
         exchange.complete = true;
+        exchange.downstream.count_reset_elsewhere();
         return Err(h2::Reason::PROTOCOL_ERROR.into());
     }
     Ok(reply::failure(exchange, &ProxyError::new(refusal.reason, refusal.detail)))

@@ -16,7 +16,7 @@ use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::io::tick::{Alarm, Tick, Timer};
 use crate::io::trailers;
-use crate::net::UpstreamResponse;
+use crate::net::{self, UpstreamResponse};
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
@@ -228,13 +228,7 @@ impl Exchange {
         if let Some(cause) = self.body.as_ref().and_then(BodySource::failure) {
             return self.cut(cause.reason(), &cause.to_string());
         }
-        let reason = if error.is_parse() {
-            Reason::UpstreamProtocol
-        } else if error.is_incomplete_message() || error.is_closed() {
-            Reason::UpstreamClosed
-        } else {
-            Reason::UpstreamReset
-        };
+        let reason = net::broken_body(error);
         self.cut(reason, "the upstream broke off in the middle of its answer")
     }
 

@@ -28,8 +28,6 @@
 //! - `upstream resets | keeps | early | silent | aborts`: RST after the answer; the connection stays open; the answer
 //!   follows the head at once; FIN, RST without an answer.
 
-use super::support::PATIENCE;
-
 /// Who closes what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -85,9 +83,7 @@ const FORWARDED_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok
 /// The cases of a file.
 pub(crate) fn parse(file: &str, text: &str) -> Vec<Case> {
     let (_, cases) = text.split_once("\n== ").unwrap_or_else(|| panic!("{file}: no case"));
-    let cases: Vec<Case> = cases.split("\n== ").map(|block| case(file, block)).collect();
-    assert!(PATIENCE.as_secs() > 0 && !cases.is_empty());
-    cases
+    cases.split("\n== ").map(|block| case(file, block)).collect()
 }
 
 fn case(file: &str, block: &str) -> Case {
