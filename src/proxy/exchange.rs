@@ -115,7 +115,7 @@ impl Exchange {
     /// The HTTP/2 connection has reset the stream for its body, and counted that.
     fn was_reset_as_malformed(&self) -> bool {
         let failure = self.body.as_ref().and_then(BodySource::failure);
-        self.version == Version::HTTP_2 && failure == Some(BodyError::Malformed)
+        self.head.version == Version::HTTP_2 && failure == Some(BodyError::Malformed)
     }
 
     fn is_failure(&self) -> bool {
