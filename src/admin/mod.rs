@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::base::address::Address;
 use crate::config::Admin;
-use crate::control::Control;
+use crate::control::{ApplyError, Control, SocketFile};
 
 /// Changes the level of the proxy's own log.
 pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String>>;
@@ -55,7 +55,8 @@ pub struct Server {
 
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// With its file, which goes when the server is dropped.
+    Unix(UnixListener, #[expect(dead_code, reason = "held, never read")] SocketFile),
 }
 
 struct Context {
@@ -83,7 +84,11 @@ impl Server {
     ) -> std::io::Result<Self> {
         let listener = match &settings.bind {
             Address::Tcp(address) => Listener::Tcp(TcpListener::bind(address).await?),
-            Address::Unix(path) => Listener::Unix(UnixListener::bind(path)?),
+            Address::Unix(path) => {
+                let (socket, file) = SocketFile::bind(path)?;
+                socket.set_nonblocking(true)?;
+                Listener::Unix(UnixListener::from_std(socket)?, file)
+            }
         };
         Ok(Self { listener, context: Rc::new(Context { control, settings, set_log_level }) })
     }
@@ -94,7 +99,7 @@ impl Server {
             Listener::Tcp(listener) => listener
                 .local_addr()
                 .map_or_else(|_| self.context.settings.bind.clone(), Into::into),
-            Listener::Unix(_) => self.context.settings.bind.clone(),
+            Listener::Unix(..) => self.context.settings.bind.clone(),
         }
     }
 
@@ -108,7 +113,7 @@ impl Server {
                     let context = Rc::clone(&self.context);
                     drop(spawn_local(serve(context, TokioIo::new(stream), Peer::Ip(peer), place)));
                 }),
-                Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
                     let context = Rc::clone(&self.context);
                     drop(spawn_local(serve(context, TokioIo::new(stream), Peer::Unix, place)));
                 }),
@@ -201,8 +206,9 @@ impl Context {
             return Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, refusal)));
         };
         let token = token.trim().as_bytes();
-        let given = authorization.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        if !token.is_empty() && given.is_some_and(|given| equal(given.trim_ascii(), token)) {
+        if !token.is_empty()
+            && authorization.and_then(bearer).is_some_and(|given| equal(given, token))
+        {
             return Ok(());
         }
         let mut refusal = text(StatusCode::UNAUTHORIZED, "a bearer token is wanted\n");
@@ -234,9 +240,15 @@ impl Context {
     }
 
     async fn reload(&self) -> Response<Full<Bytes>> {
-        match self.control.reload().await {
-            Ok(applied) => json(StatusCode::OK, &show::applied(&applied)),
-            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        let control = Rc::clone(&self.control);
+        // A task of its own: it goes on to its end where the caller does not wait for it.
+        match spawn_local(async move { control.reload().await }).await {
+            Ok(Ok(applied)) => json(StatusCode::OK, &show::applied(&applied)),
+            Ok(Err(error @ ApplyError::Draining)) => {
+                text(StatusCode::CONFLICT, format!("{error}\n"))
+            }
+            Ok(Err(error)) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }
 
@@ -251,6 +263,12 @@ impl Context {
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
     }
+}
+
+/// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 /// Compares in a time that depends on the lengths alone.

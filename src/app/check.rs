@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use crate::config::{Loaded, Severity, load_file, render, render_json, schema as schema_of};
+use crate::config::{Config, Loaded, load_file, render, render_json, schema as schema_of};
 
 use super::cli::{CheckArgs, EffectiveArgs, Format};
 use super::output;
@@ -11,16 +11,24 @@ use super::output;
 /// `outrigger check`.
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
     let mut valid = true;
+    // One array over all files: every finding names its own.
+    let mut found = Vec::new();
     for path in &args.configs {
         let loaded = load_file(path);
         valid &= loaded.config.is_some();
         match args.format {
-            Format::Json => output::stdout(&format!("{}\n", findings_json(&loaded))),
+            Format::Json => found.extend(render_json(&loaded.diagnostics, &loaded.source)),
             Format::Text => {
                 output::stderr(&findings(&loaded));
-                output::stdout(&format!("{}: {}\n", path.display(), verdict(&loaded)));
+                // What is wrong has just been counted there.
+                if let Some(config) = &loaded.config {
+                    output::stdout(&format!("{}: {}\n", path.display(), extent(config)));
+                }
             }
         }
+    }
+    if args.format == Format::Json {
+        output::stdout(&format!("{:#}\n", serde_json::Value::Array(found)));
     }
     if valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -47,27 +55,15 @@ pub(super) fn findings(loaded: &Loaded) -> String {
     render(&loaded.diagnostics, &loaded.source, std::io::stderr().is_terminal())
 }
 
-fn findings_json(loaded: &Loaded) -> String {
-    render_json(&loaded.diagnostics, &loaded.source)
-}
-
-fn verdict(loaded: &Loaded) -> String {
-    let count =
-        |severity| loaded.diagnostics.iter().filter(|finding| finding.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+/// What a valid file holds.
+fn extent(config: &Config) -> String {
     let counted =
         |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    match &loaded.config {
-        None => format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
-        Some(config) => {
-            let routes = config.listeners.iter().map(|listener| listener.routes.len()).sum();
-            format!(
-                "valid, {}: {}, {}, {}",
-                counted(warnings, "warning"),
-                counted(config.listeners.len(), "listener"),
-                counted(routes, "route"),
-                counted(config.upstreams.len(), "upstream"),
-            )
-        }
-    }
+    let routes = config.listeners.iter().map(|listener| listener.routes.len()).sum();
+    format!(
+        "valid: {}, {}, {}",
+        counted(config.listeners.len(), "listener"),
+        counted(routes, "route"),
+        counted(config.upstreams.len(), "upstream"),
+    )
 }

@@ -41,7 +41,7 @@ pub(super) struct ConfigArgs {
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     /// Configuration files
-    #[arg(short, long = "config", value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(short, long = "config", value_name = "FILE", num_args = 1.., env = "OUTRIGGER_CONFIG", default_value = DEFAULT_CONFIG)]
     pub(super) configs: Vec<PathBuf>,
     /// How findings are written
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -68,9 +68,9 @@ pub(super) struct EffectiveArgs {
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
     /// Drive it with this many requests, print the result and exit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) requests: Option<u64>,
-    /// Background requests per second while it runs; 0: only your own
+    /// Requests of its own per second while it runs; 0: only yours
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(super) rate: u32,
 }

@@ -4,17 +4,19 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::admin::Server;
 use crate::base::address::Address;
 use crate::base::drain::OpenCount;
 use crate::base::rng::Rng;
 use crate::config::{Config, Loaded, LogFilter, LogTarget, load_file};
-use crate::control::Control;
 use crate::control::watch::FileWatch;
+use crate::control::{self, Control};
 use crate::metrics::Metrics;
 use crate::proxy::Shared;
 use crate::proxy::access_log::{self, LogSender, Target};
@@ -24,21 +26,57 @@ use super::logging::{self, FilterHandle};
 use super::threads::{self, WorkerThread};
 use super::{check, output};
 
+/// How long the workers may take to drop what they hold: milliseconds, unless the machine is starved.
+const WORKERS_END: Duration = Duration::from_secs(2);
+
+/// How long the last access log lines may take.
+const LOG_ENDS: Duration = Duration::from_secs(2);
+
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(path: &Path) -> anyhow::Result<()> {
     let log = logging::start("info");
+    // Before the file is read: a change between the two is seen.
+    let mut watch = FileWatch::new(path);
     let loaded = load_file(path);
-    output::stderr(&check::findings(&loaded));
     if loaded.config.is_none() {
+        output::stderr(&check::findings(&loaded));
         bail!("{} is not valid: nothing was started", path.display());
     }
+    control::log_warnings(&loaded);
     threads::local_runtime()?.block_on(async {
+        // Before anything else: a signal that comes during the start must not end the process as if it had no handler.
+        let mut signals = Signals::new()?;
         let proxy = Proxy::start(path, loaded, log).await?;
-        let mut watch = FileWatch::new(path);
-        proxy.until_stopped(&mut watch).await?;
+        proxy.until_stopped(&mut signals, &mut watch).await;
         proxy.stop().await;
         Ok(())
     })
+}
+
+/// The signals that a running proxy obeys.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on the process is not ended by them.
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    async fn end(terminate: &mut Signal, interrupt: &mut Signal) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
 }
 
 /// A running proxy.
@@ -89,8 +127,7 @@ impl Proxy {
             Arc::clone(&snapshots),
         );
         control.apply(Rc::clone(&config)).await?;
-        control.metrics.process.last_reload_ok.set(1);
-        control.set_effective(effective);
+        control.started(loaded.source.text(), effective);
         let admin = start_admin(&config, &control, log).await?;
         tracing::info!(
             version = super::VERSION,
@@ -102,48 +139,53 @@ impl Proxy {
     }
 
     /// Reloads where that is asked for, until SIGTERM, SIGINT or `POST /drain`; then drains. A second signal cuts the
-    /// drain short.
-    pub(super) async fn until_stopped(&self, watch: &mut FileWatch) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        loop {
+    /// drain short; the first after `POST /drain` does not, as a platform's stop hook asks for the drain just before the
+    /// platform itself does.
+    pub(super) async fn until_stopped(&self, signals: &mut Signals, watch: &mut FileWatch) {
+        let Signals { terminate, interrupt, hangup } = signals;
+        let by_signal = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                () = self.control.drain_requested() => break,
+                () = Signals::end(terminate, interrupt) => break true,
+                () = self.control.drain_requested() => break false,
                 _ = hangup.recv() => {
                     // Logged and counted where it happens.
                     let _reported = self.control.reload().await;
                 }
                 () = watch.changed() => {
-                    let _reported = self.control.reload().await;
+                    // What was asked for otherwise has been read already.
+                    if !self.control.has_read(watch.content()) {
+                        let _reported = self.control.reload().await;
+                    }
                 }
             }
-        }
+        };
+        let cut = async {
+            if !by_signal {
+                Signals::end(terminate, interrupt).await;
+                tracing::info!("already draining, the next signal cuts it short");
+            }
+            Signals::end(terminate, interrupt).await;
+        };
         tokio::select! {
             _ = self.control.drain() => {}
-            _ = terminate.recv() => tracing::warn!("second signal, cutting off what is left"),
-            _ = interrupt.recv() => tracing::warn!("second signal, cutting off what is left"),
+            () = cut => tracing::warn!("second signal, cutting off what is left"),
         }
-        Ok(())
     }
 
-    /// Ends the threads; whatever is still open is cut off.
+    /// Ends the threads in order: the workers, which cut off and log what is left, then the access log's, which writes
+    /// what they have logged. Waits for each no longer than its bound: a full pipe must not keep the process alive.
     pub(super) async fn stop(self) {
-        let Self { control, workers, log_writer, shared, .. } = self;
-        drop(control);
-        for worker in workers {
-            drop(worker.commands);
-            // The runtime's own tasks (admin, discovery) hold a sender until they are dropped with it: do not wait for
-            // the thread, which ends with the process.
-            if worker.thread.is_finished() && worker.thread.join().is_err() {
-                tracing::error!("a worker has panicked");
-            }
+        let Self { workers, log_writer, shared, .. } = self;
+        let threads: Vec<_> = workers.into_iter().map(WorkerThread::stop).collect();
+        let until = Instant::now() + WORKERS_END;
+        for thread in threads {
+            threads::join(thread, until).await;
         }
+        // The last sender: the writer ends with its queue empty.
         drop(shared);
-        drop(log_writer);
-        tokio::task::yield_now().await;
+        if let Some(writer) = log_writer {
+            threads::join(writer, Instant::now() + LOG_ENDS).await;
+        }
     }
 }
 

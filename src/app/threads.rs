@@ -2,9 +2,11 @@
 
 use std::io;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::base::rng::Rng;
 use crate::proxy::{Shared, Worker};
@@ -26,14 +28,42 @@ pub(super) fn local_runtime() -> io::Result<LocalRuntime> {
     Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
+/// How often a thread is looked at that is about to end: its handle cannot be awaited.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// A running worker.
 #[derive(Debug)]
 pub(super) struct WorkerThread {
     pub(super) commands: mpsc::Sender<Command>,
-    pub(super) thread: JoinHandle<()>,
+    thread: JoinHandle<()>,
 }
 
-/// Starts a worker. It ends, cutting off what is left, when its commands are dropped.
+impl WorkerThread {
+    /// Asks it to cut off what is left, and gives its thread for [`join`].
+    pub(super) fn stop(self) -> JoinHandle<()> {
+        if self.commands.try_send(Command::Stop).is_err() && !self.thread.is_finished() {
+            tracing::warn!("a worker has too many commands waiting to be told to end");
+        }
+        self.thread
+    }
+}
+
+/// Waits for a thread's end, or for `until`.
+pub(super) async fn join(thread: JoinHandle<()>, until: Instant) {
+    let name = thread.thread().name().unwrap_or_default().to_owned();
+    while !thread.is_finished() {
+        if Instant::now() >= until {
+            tracing::warn!(thread = name, "still busy, ending without it");
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    if thread.join().is_err() {
+        tracing::error!(thread = name, "has panicked");
+    }
+}
+
+/// Starts a worker. It ends with [`WorkerThread::stop`], or when its commands are dropped.
 pub(super) fn start_worker(index: usize, shared: Shared) -> io::Result<WorkerThread> {
     let (commands, received) = mpsc::channel(COMMANDS);
     let runtime = std::thread::Builder::new().name(format!("worker-{index}"));

@@ -53,13 +53,15 @@ impl FromStr for Address {
         if let Ok(address) = text.parse() {
             return Ok(Self::Tcp(address));
         }
-        match text.rsplit_once(':') {
-            None => Err(AddressError::MissingPort),
-            Some((_, port)) if port.parse::<u16>().is_err() => Err(AddressError::BadPort),
-            Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
+        match text.rsplit_once(':').unwrap_or((text, "")) {
+            (text, "") if text.parse::<u16>().is_ok() => Err(AddressError::MissingHost),
+            ("", port) if port.parse::<u16>().is_ok() => Err(AddressError::MissingHost),
+            (_, "") => Err(AddressError::MissingPort),
+            (_, port) if port.parse::<u16>().is_err() => Err(AddressError::BadPort),
+            (host, _) if host.contains(':') && !host.starts_with('[') => {
                 Err(AddressError::Unbracketed)
             }
-            Some(_) => Err(AddressError::NotAnIp),
+            _ => Err(AddressError::NotAnIp),
         }
     }
 }
@@ -70,6 +72,11 @@ pub enum AddressError {
     /// Neither a port nor `unix:`.
     #[error("the port is missing: write `127.0.0.1:8080`, `[::1]:8080` or `unix:/run/app.sock`")]
     MissingPort,
+    /// A port alone: `8080` or `:8080`.
+    #[error(
+        "the address before the port is missing: `127.0.0.1:8080`; `0.0.0.0:8080` is open to other machines"
+    )]
+    MissingHost,
     /// What follows the last colon is no port.
     #[error("the port is not a number from 0 to 65535")]
     BadPort,
@@ -77,7 +84,9 @@ pub enum AddressError {
     #[error("an IPv6 address needs brackets: `[::1]:8080`")]
     Unbracketed,
     /// A host name where only an address fits.
-    #[error("not an IP address: a name is looked up with `discover: dns://name:port`")]
+    #[error(
+        "not an IP address, such as `127.0.0.1:8080`; an upstream's name is looked up with `discover: dns://name:port`"
+    )]
     NotAnIp,
     /// `unix:` with a relative path.
     #[error("a unix socket needs an absolute path: `unix:/run/app.sock`")]
@@ -102,6 +111,10 @@ mod tests {
     fn each_mistake_has_its_own_message() {
         let error = |text: &str| text.parse::<Address>().unwrap_err();
         assert_eq!(error("127.0.0.1"), AddressError::MissingPort);
+        assert_eq!(error("127.0.0.1:"), AddressError::MissingPort);
+        assert_eq!(error(""), AddressError::MissingPort);
+        assert_eq!(error("8080"), AddressError::MissingHost);
+        assert_eq!(error(":8080"), AddressError::MissingHost);
         assert_eq!(error("127.0.0.1:x"), AddressError::BadPort);
         assert_eq!(error("::1:80"), AddressError::Unbracketed);
         assert_eq!(error("localhost:80"), AddressError::NotAnIp);

@@ -1,5 +1,6 @@
 //! What is wrong in a file, where, and what would be right.
 
+use std::cmp::Reverse;
 use std::fmt::Display;
 
 use super::source::Span;
@@ -110,8 +111,14 @@ pub(super) fn nearest<'a>(
         .into_iter()
         .map(|word| (strsim::damerau_levenshtein(&lower, &word.to_ascii_lowercase()), word))
         .filter(|(distance, word)| *distance <= budget && *distance < word.chars().count())
-        .min_by_key(|(distance, _)| *distance)
+        // Of two as near, the one that begins alike: `retries` is meant for `retry`, not for `rewrite`.
+        .min_by_key(|(distance, word)| (*distance, Reverse(alike(&lower, word))))
         .map(|(_, word)| word)
+}
+
+/// How many characters two words have in common at their start.
+fn alike(one: &str, other: &str) -> usize {
+    one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count()
 }
 
 /// `words` as a reading list: "`a`, `b` or `c`".
@@ -130,10 +137,13 @@ mod tests {
 
     #[test]
     fn slips_find_their_word_and_strangers_do_not() {
-        let words = ["timeout", "retry", "to", "rewrite"];
-        for (found, wanted) in
-            [("timout", Some("timeout")), ("Retry", Some("retry")), ("tot", Some("to"))]
-        {
+        let words = ["timeout", "rewrite", "to", "retry"];
+        for (found, wanted) in [
+            ("timout", Some("timeout")),
+            ("Retry", Some("retry")),
+            ("tot", Some("to")),
+            ("retries", Some("retry")),
+        ] {
             assert_eq!(nearest(found, words), wanted, "{found}");
         }
         for stranger in ["x", "upstreams", "", &"a".repeat(5_000)] {

@@ -54,7 +54,7 @@ pub struct Config {
     pub service: String,
     /// Our own zone. Default: empty.
     pub zone: String,
-    /// `compat: envoy`: also read and write Envoy's `x-envoy-*` control headers.
+    /// `compat: envoy`: also read the timeouts in Envoy's `x-envoy-*` headers.
     pub compat_envoy: bool,
     /// The admin server; `None` (not written) starts none.
     pub admin: Option<Admin>,

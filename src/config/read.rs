@@ -242,7 +242,9 @@ impl<'a> Fields<'a> {
         let message = format!("`{key}` is not a key of {}", section.name);
         let error = Diagnostic::error("unknown-key", entry.key_span, message);
         let known = section.keys.iter().chain(section.later).copied();
-        if let Some(meant) = nearest(key, known) {
+        let mut translated = keys::OTHER_WORDS.iter().filter(|(word, _)| *word == key);
+        let translated = translated.find(|(_, ours)| section.keys.contains(ours));
+        if let Some(meant) = translated.map(|(_, ours)| *ours).or_else(|| nearest(key, known)) {
             return error.label(format!("did you mean `{meant}`?"));
         }
         // `{ path: /a,b }` reads as two keys.

@@ -78,8 +78,8 @@ fn snippet<'a>(
         .annotations(others)
 }
 
-/// The findings as a JSON array, one object each, for editors and CI.
-pub fn render_json(diagnostics: &[Diagnostic], source: &Source) -> String {
+/// The findings as JSON, one object each, for editors and CI.
+pub fn render_json(diagnostics: &[Diagnostic], source: &Source) -> Vec<serde_json::Value> {
     let place = |span: Span| {
         let (start, end) = (source.position(span.start), source.position(span.end));
         json!({
@@ -88,7 +88,7 @@ pub fn render_json(diagnostics: &[Diagnostic], source: &Source) -> String {
             "end_line": end.line, "end_column": end.column,
         })
     };
-    let items: Vec<_> = diagnostics
+    diagnostics
         .iter()
         .map(|d| {
             let related: Vec<_> = d
@@ -102,6 +102,5 @@ pub fn render_json(diagnostics: &[Diagnostic], source: &Source) -> String {
                 "help": d.help, "related": related,
             })
         })
-        .collect();
-    format!("{:#}\n", serde_json::Value::Array(items))
+        .collect()
 }

@@ -34,7 +34,7 @@ fn file() -> Properties {
         ("zone", "Our own zone. Default: empty.", text()),
         (
             "compat",
-            "`envoy`: also read and write x-envoy-* control headers.",
+            "`envoy`: also read the timeouts that Envoy's callers send. Default: none.",
             words(&["envoy", "none"]),
         ),
         ("admin", "The admin server: an address, or its map. Default: none.", admin()),

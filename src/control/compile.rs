@@ -23,12 +23,11 @@ use super::ApplyError;
 use super::resolve::Plan;
 
 /// The route label of requests that no route took.
-const UNROUTED: &str = "none";
+pub(super) const UNROUTED: &str = "none";
 
 /// The snapshot of a valid configuration. `before` lends what listeners of the same name count.
 pub(super) fn snapshot(
     config: &config::Config,
-    generation: u64,
     upstreams: &Plan,
     metrics: &Metrics,
     before: &Snapshot,
@@ -39,7 +38,7 @@ pub(super) fn snapshot(
         .map(|listener| compile_listener(listener, upstreams, metrics, before).map(Arc::new))
         .collect::<Result<_, _>>()?;
     Ok(Snapshot {
-        generation,
+        generation: before.generation + 1,
         service: config.service.as_str().into(),
         compat_envoy: config.compat_envoy,
         log: match config.access_log.only {

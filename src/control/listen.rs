@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
 
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
@@ -12,6 +12,7 @@ use crate::base::address::Address;
 use crate::config::{self, Config, Direction, ListenerProtocol};
 use crate::snapshot::{Command, ListenSocket, Protocol};
 
+use super::socket_file::SocketFile;
 use super::{Applied, ApplyError};
 
 /// Connections that may wait to be accepted: a burst of a restart's size; the kernel caps it at `somaxconn` (4096).
@@ -29,6 +30,14 @@ struct Opened {
     id: u64,
     key: Key,
     address: Address,
+    shared: Option<UnixSocket>,
+}
+
+/// All workers, and every later listener at the same path, share one unix socket.
+#[derive(Debug, Clone)]
+struct UnixSocket {
+    socket: Rc<UnixListener>,
+    _file: Rc<SocketFile>,
 }
 
 /// What a listener's sockets depend on; all else changes with the snapshot alone.
@@ -59,69 +68,94 @@ pub(super) struct Plan {
 struct Fresh {
     name: String,
     key: Key,
+    bound: BoundSockets,
+}
+
+#[derive(Debug)]
+struct BoundSockets {
     address: Address,
     /// One for each worker.
     sockets: Vec<ListenSocket>,
+    shared: Option<UnixSocket>,
 }
 
 impl Listeners {
     /// Binds what is new or has moved. On an error nothing has changed: what was bound is closed again.
     pub(super) fn plan(&self, config: &Config, workers: usize) -> Result<Plan, ApplyError> {
-        let mut plan = Plan::default();
+        let keys: BTreeMap<&str, Key> =
+            config.listeners.iter().map(|listener| (&*listener.name, Key::of(listener))).collect();
+        let closing: Vec<String> = self
+            .open
+            .iter()
+            .filter(|(name, open)| keys.get(name.as_str()) != Some(&open.key))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let mut fresh = Vec::new();
         for listener in &config.listeners {
-            let key = Key::of(listener);
-            if self.open.get(&listener.name).is_some_and(|open| open.key == key) {
+            let (name, key) = (&listener.name, Key::of(listener));
+            let open = self.open.get(name);
+            if open.is_some_and(|open| open.key == key) {
                 continue;
             }
-            let (address, sockets) =
-                bind(&key.bind, workers).map_err(|error| ApplyError::Bind {
-                    listener: listener.name.clone(),
-                    address: key.bind.to_string(),
-                    error,
-                })?;
-            plan.fresh.push(Fresh { name: listener.name.clone(), key, address, sockets });
+            // With port 0 written, a listener that changes in something else keeps its port.
+            let address = match open {
+                Some(open) if open.key.bind == key.bind => &open.address,
+                _ => &key.bind,
+            };
+            let ours = closing.iter().filter_map(|name| self.open.get(name));
+            let bound = bind(address, workers, ours).map_err(|error| ApplyError::Bind {
+                listener: name.clone(),
+                address: key.bind.to_string(),
+                error,
+            })?;
+            fresh.push(Fresh { name: name.clone(), key, bound });
         }
-        let kept = |name: &str| config.listeners.iter().any(|listener| listener.name == name);
-        let moved = |name: &str| plan.fresh.iter().any(|fresh| fresh.name == name);
-        plan.closing =
-            self.open.keys().filter(|name| !kept(name) || moved(name)).cloned().collect();
-        Ok(plan)
+        Ok(Plan { fresh, closing })
     }
 
-    /// The commands for each worker: new sockets first, so that a moved listener is never without one.
-    pub(super) fn commit(&mut self, plan: Plan, applied: &mut Applied) -> Vec<Vec<Command>> {
-        let closing: Vec<u64> = plan
+    /// The commands for each of `workers`: new sockets first, so that a moved listener is never without one.
+    pub(super) fn commit(
+        &mut self,
+        plan: Plan,
+        workers: usize,
+        applied: &mut Applied,
+    ) -> Vec<Vec<Command>> {
+        let moved = |name: &str| plan.fresh.iter().any(|fresh| fresh.name == name);
+        let closing: Vec<(u64, bool)> = plan
             .closing
             .iter()
-            .filter_map(|name| self.open.remove(name))
-            .map(|open| open.id)
+            .filter_map(|name| Some((self.open.remove(name)?.id, !moved(name))))
             .collect();
-        applied.listeners_closed = plan.closing;
-        let mut commands: Vec<Vec<Command>> = Vec::new();
-        for fresh in plan.fresh {
+        let mut commands: Vec<Vec<Command>> =
+            std::iter::repeat_with(Vec::new).take(workers).collect();
+        for Fresh { name, key, bound } in plan.fresh {
             self.last_id += 1;
-            commands.resize_with(fresh.sockets.len().max(commands.len()), Vec::new);
-            for (worker, socket) in fresh.sockets.into_iter().enumerate() {
-                commands[worker].push(Command::Listen {
+            for (commands, socket) in commands.iter_mut().zip(bound.sockets) {
+                commands.push(Command::Listen {
                     id: self.last_id,
-                    name: fresh.name.as_str().into(),
+                    name: name.as_str().into(),
                     socket,
-                    protocol: fresh.key.protocol,
-                    inbound: fresh.key.inbound,
+                    protocol: key.protocol,
+                    inbound: key.inbound,
                 });
             }
-            tracing::info!(listener = %fresh.name, address = %fresh.address, "listening");
-            applied.listeners_bound.push(fresh.name.clone());
-            let opened = Opened { id: self.last_id, key: fresh.key, address: fresh.address };
-            self.open.insert(fresh.name, opened);
+            tracing::info!(listener = %name, address = %bound.address, "listening");
+            applied.listeners_bound.push(name.clone());
+            let BoundSockets { address, shared, .. } = bound;
+            self.open.insert(name, Opened { id: self.last_id, key, address, shared });
         }
-        if !closing.is_empty() {
-            commands.resize_with(commands.len().max(MAX_WORKERS), Vec::new);
+        for commands in &mut commands {
+            let close = closing.iter().map(|&(id, connections)| Command::Close { id, connections });
+            commands.extend(close);
         }
-        for worker in &mut commands {
-            worker.extend(closing.iter().map(|id| Command::Close { id: *id }));
-        }
+        applied.listeners_closed = plan.closing;
         commands
+    }
+
+    /// Lets go of the unix sockets of one direction, whose files are removed: the workers close theirs.
+    pub(super) fn drain(&mut self, inbound: bool) {
+        let draining = self.open.values_mut().filter(|open| open.key.inbound == inbound);
+        draining.for_each(|open| open.shared = None);
     }
 
     /// All of them, by name.
@@ -132,9 +166,6 @@ impl Listeners {
             .collect()
     }
 }
-
-/// As many workers as a configuration may ask for.
-const MAX_WORKERS: usize = 64;
 
 impl Key {
     fn of(listener: &config::Listener) -> Self {
@@ -149,23 +180,49 @@ impl Key {
     }
 }
 
-fn bind(address: &Address, workers: usize) -> io::Result<(Address, Vec<ListenSocket>)> {
+/// Binds for every worker. `ours`: listeners that end with this reload; their addresses are free for us, as two listeners
+/// may swap their ports, and one may change its name or protocol and stay where it is.
+fn bind<'a>(
+    address: &Address,
+    workers: usize,
+    mut ours: impl Iterator<Item = &'a Opened>,
+) -> io::Result<BoundSockets> {
     match address {
-        Address::Tcp(address) => bind_tcp(*address, workers),
+        Address::Tcp(address) => {
+            bind_tcp(*address, workers, ours.any(|open| open.covers(*address)))
+        }
         Address::Unix(path) => {
-            let socket = Arc::new(bind_unix(path)?);
+            let shared = match ours.find(|open| open.address == *address) {
+                Some(Opened { shared: Some(shared), .. }) => shared.clone(),
+                _ => {
+                    let (socket, file) = SocketFile::bind(path)?;
+                    socket.set_nonblocking(true)?;
+                    UnixSocket { socket: Rc::new(socket), _file: Rc::new(file) }
+                }
+            };
             let sockets = (0..workers)
-                .map(|_| socket.try_clone().map(ListenSocket::Unix))
+                .map(|_| shared.socket.try_clone().map(ListenSocket::Unix))
                 .collect::<io::Result<_>>()?;
-            Ok((address.clone(), sockets))
+            Ok(BoundSockets { address: address.clone(), sockets, shared: Some(shared) })
         }
     }
 }
 
+impl Opened {
+    /// True where `wanted` cannot be bound as long as this listens.
+    fn covers(&self, wanted: SocketAddr) -> bool {
+        let Address::Tcp(address) = self.address else { return false };
+        let any = |address: SocketAddr| address.ip().is_unspecified();
+        address.port() == wanted.port()
+            && (address.ip() == wanted.ip() || any(address) || any(wanted))
+    }
+}
+
 /// The first socket is bound without `SO_REUSEPORT`, so that an address in use is an error; it lets the others in after
-/// that.
-fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(Address, Vec<ListenSocket>)> {
+/// that. `join`: the address is in use by ourselves.
+fn bind_tcp(address: SocketAddr, workers: usize, join: bool) -> io::Result<BoundSockets> {
     let first = tcp_socket(address)?;
+    first.set_reuse_port(join)?;
     first.bind(&address.into())?;
     first.set_reuse_port(true)?;
     let resolved = first
@@ -183,7 +240,8 @@ fn bind_tcp(address: SocketAddr, workers: usize) -> io::Result<(Address, Vec<Lis
         socket.listen(BACKLOG)?;
         Ok(ListenSocket::Tcp(socket.into()))
     });
-    Ok((Address::Tcp(resolved), listening.collect::<io::Result<_>>()?))
+    let sockets = listening.collect::<io::Result<_>>()?;
+    Ok(BoundSockets { address: Address::Tcp(resolved), sockets, shared: None })
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -199,46 +257,37 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket file that nobody listens on any more is replaced; one that somebody does is an error.
-fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    use std::os::unix::net::{UnixListener, UnixStream};
-    let listener = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match UnixStream::connect(path) {
-            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?;
-                UnixListener::bind(path)?
-            }
-            _ => return Err(error),
-        },
-        bound => bound?,
-    };
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_worker_gets_a_socket_and_nobody_else_the_address() {
-        let (address, sockets) = bind(&"127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        assert_eq!(sockets.len(), 3);
-        let Address::Tcp(resolved) = &address else { panic!("{address}") };
-        assert_ne!(resolved.port(), 0);
-        let error = bind(&address, 1).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        drop(sockets);
-        bind(&address, 2).unwrap();
+    fn bound(address: &Address, workers: usize) -> io::Result<BoundSockets> {
+        bind(address, workers, std::iter::empty())
     }
 
     #[test]
-    fn a_left_over_unix_socket_is_replaced_and_a_live_one_is_not() {
+    fn every_worker_gets_a_socket_and_nobody_else_the_address() {
+        let first = bound(&"127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert_eq!(first.sockets.len(), 3);
+        let Address::Tcp(resolved) = first.address else { panic!("{}", first.address) };
+        assert_ne!(resolved.port(), 0);
+        let address = first.address.clone();
+        let error = bound(&address, 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        bound(&address, 2).unwrap();
+    }
+
+    #[test]
+    fn a_unix_socket_is_shared_by_all_workers_and_refused_to_others() {
         let dir = tempfile::tempdir().unwrap();
-        let address = Address::Unix(dir.path().join("a.sock"));
-        let (_, sockets) = bind(&address, 2).unwrap();
-        assert_eq!(bind(&address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(sockets);
-        bind(&address, 1).unwrap();
+        let path = dir.path().join("a.sock");
+        let address = Address::Unix(path.clone());
+        let first = bound(&address, 2).unwrap();
+        assert_eq!(first.sockets.len(), 2);
+        assert_eq!(bound(&address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert!(!path.exists());
+        bound(&address, 1).unwrap();
     }
 }

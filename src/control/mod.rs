@@ -7,6 +7,8 @@
 mod compile;
 mod listen;
 mod resolve;
+mod series;
+mod socket_file;
 pub mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -19,12 +21,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::base::drain::OpenCount;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Severity};
 use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
 pub use listen::{Bound, Listeners};
 pub use resolve::{Managed, Upstreams};
+pub use socket_file::SocketFile;
 
 /// Why a configuration did not take force. The one before is untouched.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,9 @@ pub enum ApplyError {
         /// Why.
         error: String,
     },
+    /// The process ends: what would be bound now would be cut off at once.
+    #[error("draining: no configuration takes force any more")]
+    Draining,
     /// A part that `check` should have refused; names it.
     #[error("{0}")]
     Invalid(String),
@@ -87,6 +93,10 @@ pub struct Control {
     listeners: RefCell<Listeners>,
     upstreams: RefCell<Upstreams>,
     last_error: RefCell<Option<String>>,
+    /// The text of the file as it was read last.
+    read: RefCell<String>,
+    /// Held during a reload: the workers must hear of one after the other.
+    reloading: tokio::sync::Mutex<()>,
     started: Instant,
     draining: Cell<bool>,
     drain_requested: tokio::sync::Notify,
@@ -118,6 +128,8 @@ impl Control {
             listeners: RefCell::default(),
             upstreams: RefCell::new(upstreams),
             last_error: RefCell::default(),
+            read: RefCell::default(),
+            reloading: tokio::sync::Mutex::default(),
             started: Instant::now(),
             draining: Cell::new(false),
             drain_requested: tokio::sync::Notify::new(),
@@ -126,10 +138,17 @@ impl Control {
 
     /// Reads the file again and puts it in force, or keeps what is. Logs and counts either way.
     ///
+    /// Not to be dropped half-way: the workers would have heard of a part of it.
+    ///
     /// # Errors
     /// Why the file was refused.
     pub async fn reload(&self) -> Result<Applied, ApplyError> {
+        let _one_at_a_time = self.reloading.lock().await;
+        if self.draining.get() {
+            return Err(ApplyError::Draining);
+        }
         let loaded = crate::config::load_file(&self.path);
+        self.read.replace(loaded.source.text().to_owned());
         let result = self.take(loaded).await;
         let process = &self.metrics.process;
         match &result {
@@ -164,6 +183,7 @@ impl Control {
         };
         let before = Rc::clone(&self.config.borrow());
         let mut applied = self.apply(Rc::new(config.clone())).await?;
+        log_warnings(&loaded);
         applied.needs_restart = needs_restart(&before, config);
         self.effective.replace(loaded.effective_yaml());
         Ok(applied)
@@ -174,37 +194,54 @@ impl Control {
     /// # Errors
     /// An address that cannot be bound, or a resolver that cannot be set up.
     pub async fn apply(&self, config: Rc<Config>) -> Result<Applied, ApplyError> {
-        let upstreams = self.upstreams.borrow().plan(&config)?;
-        let listeners = self.listeners.borrow().plan(&config, self.workers.len())?;
-        let generation = self.snapshots.generation() + 1;
-        let snapshot = compile::snapshot(
-            &config,
-            generation,
-            &upstreams,
-            &self.metrics,
-            &self.snapshots.load(),
-        )?;
-        // From here on nothing fails.
-        let mut applied = Applied { generation, ..Applied::default() };
         let before = self.snapshots.load();
+        let planned = self.plan(&config, &before);
+        if planned.is_err() {
+            // Compiling has made series for what will not be.
+            series::forget(&self.metrics, &config, &self.config());
+        }
+        let (upstreams, listeners, snapshot) = planned?;
+        // From here on nothing fails.
+        let generation = snapshot.generation;
+        let mut applied = Applied { generation, ..Applied::default() };
         self.upstreams.borrow_mut().commit(upstreams, &mut applied);
         self.snapshots.apply(snapshot);
-        let commands = self.listeners.borrow_mut().commit(listeners, &mut applied);
+        let workers = self.workers.len();
+        let commands = self.listeners.borrow_mut().commit(listeners, workers, &mut applied);
         for (worker, commands) in self.workers.iter().zip(commands) {
             for command in commands {
                 // A worker that is gone has ended the process already.
                 let _gone = worker.send(command).await;
             }
         }
-        forget_series(&self.metrics, &before, &self.snapshots.load());
+        series::forget(&self.metrics, &self.config(), &config);
         self.config.replace(config);
         self.metrics.process.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         Ok(applied)
     }
 
-    /// Keeps the text that `/config` shows.
-    pub fn set_effective(&self, text: String) {
-        self.effective.replace(text);
+    /// Makes everything that can fail, and changes nothing.
+    fn plan(
+        &self,
+        config: &Config,
+        before: &Snapshot,
+    ) -> Result<(resolve::Plan, listen::Plan, Snapshot), ApplyError> {
+        let listeners = self.listeners.borrow().plan(config, self.workers.len())?;
+        let upstreams = self.upstreams.borrow().plan(config)?;
+        let snapshot = compile::snapshot(config, &upstreams, &self.metrics, before)?;
+        Ok((upstreams, listeners, snapshot))
+    }
+
+    /// True where `content` is what was read last, whether or not it took force.
+    pub fn has_read(&self, content: Option<&[u8]>) -> bool {
+        content == Some(self.read.borrow().as_bytes())
+    }
+
+    /// Notes what the first configuration was read from, and what `/config` shows of it.
+    pub fn started(&self, read: &str, effective: String) {
+        self.read.replace(read.to_owned());
+        self.effective.replace(effective);
+        self.metrics.process.last_reload_ok.set(1);
     }
 
     /// Every value in force, with its origin.
@@ -282,6 +319,8 @@ impl Control {
         );
         let ending = async {
             tokio::time::sleep(runtime.drain_delay).await;
+            // One that had begun may still bind listeners.
+            drop(self.reloading.lock().await);
             self.tell_all(true).await;
             self.inbound.all_ended().await;
             self.tell_all(false).await;
@@ -298,9 +337,25 @@ impl Control {
     }
 
     async fn tell_all(&self, inbound: bool) {
+        self.listeners.borrow_mut().drain(inbound);
         for worker in &self.workers {
             let _gone = worker.send(Command::Drain { inbound }).await;
         }
+    }
+}
+
+/// Logs what a valid file is warned of: one line for each finding, as all of the log.
+pub fn log_warnings(loaded: &Loaded) {
+    for warning in loaded.diagnostics.iter().filter(|found| found.severity == Severity::Warning) {
+        let line = loaded.source.position(warning.span.start).line;
+        tracing::warn!(
+            code = warning.code,
+            file = loaded.source.name(),
+            line,
+            path = warning.path,
+            detail = warning.message,
+            "configuration warning"
+        );
     }
 }
 
@@ -314,25 +369,4 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("dns", before.dns != after.dns),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
-}
-
-/// Drops the series of listeners, routes and upstreams that are no more, so that churn cannot grow `/metrics`.
-fn forget_series(metrics: &Metrics, before: &Snapshot, after: &Snapshot) {
-    for old in &before.listeners {
-        let names = old.routes.iter().map(|route| &*route.name);
-        match after.listener(&old.name) {
-            None => metrics.downstream.forget_listener(&old.name, names),
-            Some(new) => {
-                let kept = |name: &str| new.routes.iter().any(|route| &*route.name == name);
-                for name in names.filter(|name| !kept(name)) {
-                    metrics.downstream.forget_route(&old.name, name);
-                }
-            }
-        }
-    }
-    let kept = |name: &str| after.upstreams.iter().any(|upstream| &*upstream.name == name);
-    for old in before.upstreams.iter().filter(|old| !kept(&old.name)) {
-        let suppressed = compile::suppressed_words();
-        metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
-    }
 }

@@ -1,5 +1,6 @@
 //! Upstreams and where their endpoints come from: carried over a reload where nothing about them changed.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +37,14 @@ pub struct Managed {
     /// Where discovery stands; `None` for written endpoints.
     pub status: Option<Arc<ProviderStatus>>,
     follow: Option<AbortHandle>,
+    reported: RefCell<Reported>,
+}
+
+/// What of a provider's counts is in the metrics already. A provider counts from 0, its upstream's series go on.
+#[derive(Debug, Default)]
+struct Reported {
+    updates: u64,
+    errors: [u64; ErrorKind::ALL.len()],
 }
 
 impl Drop for Managed {
@@ -149,17 +158,17 @@ impl Upstreams {
         upstream: Arc<Upstream>,
         dns: Option<Dns>,
     ) -> Managed {
+        let reported = RefCell::default();
         if let Discover::Endpoints(specs) = &config.discover {
             publish(&upstream, specs);
-            return Managed { config, upstream, status: None, follow: None };
         }
         let Some(dns) = dns else {
-            return Managed { config, upstream, status: None, follow: None };
+            return Managed { config, upstream, status: None, follow: None, reported };
         };
         let subscription = discovery::spawn(Provider::Dns(dns), Rng::from_entropy());
-        let status = Arc::clone(&subscription.status);
+        let status = Some(Arc::clone(&subscription.status));
         let follow = tokio::task::spawn_local(follow(subscription, Arc::clone(&upstream)));
-        Managed { config, upstream, status: Some(status), follow: Some(follow.abort_handle()) }
+        Managed { config, upstream, status, follow: Some(follow.abort_handle()), reported }
     }
 
     /// All of them, by name.
@@ -179,23 +188,28 @@ impl Upstreams {
     /// Brings the discovery metrics up to date; called before each scrape.
     pub fn refresh_metrics(&self, now: Instant) {
         for managed in self.iter() {
-            let Some(status) = &managed.status else { continue };
             let metrics = &managed.upstream.metrics;
+            let Some(status) = &managed.status else {
+                metrics.staleness.set(0);
+                continue;
+            };
             let stale = if status.is_stale() { status.staleness(now).as_secs() } else { 0 };
             metrics.staleness.set(i64::try_from(stale).unwrap_or(i64::MAX));
-            raise(&metrics.updates, status.updates());
-            for kind in ErrorKind::ALL {
+            let mut reported = managed.reported.borrow_mut();
+            raise(&metrics.updates, &mut reported.updates, status.updates());
+            for (kind, reported) in ErrorKind::ALL.iter().zip(&mut reported.errors) {
                 let counter =
                     self.metrics.upstream.discovery_errors(&managed.upstream.name, kind.word());
-                raise(&counter, status.errors(*kind));
+                raise(&counter, reported, status.errors(*kind));
             }
         }
     }
 }
 
-/// Raises a counter to what the provider has counted.
-fn raise(counter: &prometheus::IntCounter, to: u64) {
-    counter.inc_by(to.saturating_sub(counter.get()));
+/// Adds what a provider has counted since the last time.
+fn raise(counter: &prometheus::IntCounter, reported: &mut u64, counted: u64) {
+    counter.inc_by(counted.saturating_sub(*reported));
+    *reported = counted;
 }
 
 /// The label values of `discovery_errors_total`.

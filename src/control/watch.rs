@@ -7,7 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 /// Quiet time after a change: an editor writes in several steps.
@@ -31,7 +32,10 @@ impl FileWatch {
     pub fn new(path: &Path) -> Self {
         // One place is enough: what matters is that something has happened since the last look.
         let (changed, events) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |_event| {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.is_ok_and(|event| !may_change(event.kind)) {
+                return;
+            }
             let _noted_already = changed.try_send(());
         });
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -45,6 +49,11 @@ impl FileWatch {
         }
         let content = std::fs::read(path).ok();
         Self { path: path.to_owned(), content, events, _watcher: watcher.ok() }
+    }
+
+    /// The content as it was seen last; `None` before the file was there.
+    pub fn content(&self) -> Option<&[u8]> {
+        self.content.as_deref()
     }
 
     /// Waits until the content is another one.
@@ -70,6 +79,14 @@ impl FileWatch {
     }
 }
 
+/// False for reading: our own look at the file would otherwise be the event that causes the next one.
+fn may_change(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +103,22 @@ mod tests {
         std::fs::rename(&next, &path).unwrap();
         watch.changed().await;
         assert_eq!(watch.content.as_deref(), Some(b"two".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn looking_at_the_file_is_no_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        std::fs::write(&path, "one").unwrap();
+        let mut watch = FileWatch::new(&path);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        // Events come in order: what is first in the channel is not the reading.
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        watch.events.recv().await.unwrap();
+        for kind in [AccessKind::Open(AccessMode::Any), AccessKind::Close(AccessMode::Read)] {
+            assert!(!may_change(EventKind::Access(kind)));
+        }
+        assert!(may_change(EventKind::Access(AccessKind::Close(AccessMode::Write))));
     }
 
     #[tokio::test]

@@ -4,5 +4,7 @@ pub mod deferred_write;
 pub mod executor;
 pub mod relay;
 pub mod request_body;
+pub mod reset_watch;
 pub mod socket;
 pub mod tick;
+pub mod trailers;

@@ -6,9 +6,10 @@
 //! the caller down, and `100 Continue` is sent when the attempt has started.
 
 use std::cell::RefCell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use crate::base::error::Reason;
 use crate::base::units::ByteSize;
 
 use super::tick::{Alarm, Tick};
+use super::trailers;
 
 /// What a request's body may do.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,8 @@ pub struct BodyLimits {
     pub size: Option<ByteSize>,
     /// Longest pause between two pieces, from the moment that we wait for one; `None`: unlimited.
     pub pause: Option<Duration>,
+    /// The upstream's side can carry trailers: HTTP/2 can, HTTP/1 where the head announces them.
+    pub trailers: bool,
 }
 
 /// Whether another attempt can send the whole body.
@@ -50,6 +54,9 @@ pub enum BodyError {
     /// The caller's connection or stream broke.
     #[error("the caller went away in the middle of the body")]
     ClientGone,
+    /// Its chunks or its length are not what the protocol allows.
+    #[error("the body is malformed")]
+    Malformed,
     /// More than the listener's `limits.body`.
     #[error("the body is larger than the listener allows")]
     TooLarge,
@@ -62,10 +69,32 @@ pub enum BodyError {
 }
 
 impl BodyError {
+    /// What a failed read means: bytes that are not a body, or none at all.
+    fn of_read(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>()
+                && matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+            {
+                return Self::Malformed;
+            }
+            // HTTP/2: the length does not hold, for example. The stream is reset already.
+            if let Some(error) = error.downcast_ref::<h2::Error>()
+                && error.is_library()
+                && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+            {
+                return Self::Malformed;
+            }
+            cause = error.source();
+        }
+        Self::ClientGone
+    }
+
     /// The reason that the request fails with.
     pub fn reason(self) -> Reason {
         match self {
             Self::ClientGone | Self::Superseded => Reason::ClientGone,
+            Self::Malformed => Reason::DownstreamProtocol,
             Self::TooLarge => Reason::TooLarge,
             Self::Paused => Reason::RequestTimeout,
         }
@@ -85,12 +114,15 @@ struct Source<B> {
     received: u64,
     replay: Replay,
     trailers: Option<HeaderMap>,
+    trailers_left_out: bool,
     ended: bool,
     failed: Option<BodyError>,
     /// The attempt that may read; older ones are superseded.
     attempt: u32,
     pause: Alarm,
     waiting: bool,
+    /// Whoever waits for the next piece.
+    reader: Option<Waker>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
@@ -107,11 +139,13 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
             received: 0,
             replay: Replay::Unsent,
             trailers: None,
+            trailers_left_out: false,
             ended: false,
             failed: None,
             attempt: 0,
             pause: tick.alarm(),
             waiting: false,
+            reader: None,
         }))))
     }
 
@@ -139,6 +173,17 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
         }
     }
 
+    /// Lets nobody read on: the answer is complete, and whatever is still to come of the request has no reader.
+    pub fn abandon(&self) {
+        if let Some(source) = &self.0 {
+            let mut source = source.borrow_mut();
+            source.attempt += 1;
+            if let Some(reader) = source.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
     /// Why the body failed, if it did.
     pub fn failure(&self) -> Option<BodyError> {
         self.0.as_ref().and_then(|source| source.borrow().failed)
@@ -147,6 +192,11 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
     /// Bytes that have arrived.
     pub fn received(&self) -> u64 {
         self.0.as_ref().map_or(0, |source| source.borrow().received)
+    }
+
+    /// True when trailers have come that the upstream's side could not carry.
+    pub fn trailers_left_out(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| source.borrow().trailers_left_out)
     }
 
     /// True when there is no body, or its end has arrived.
@@ -181,7 +231,10 @@ impl<B> RequestBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Source<B> {
+impl<B> Source<B>
+where
+    B: Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin,
+{
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failed = Some(error);
         Poll::Ready(Some(Err(error)))
@@ -196,6 +249,9 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
             return Poll::Ready(Some(Err(error)));
         }
         let Poll::Ready(arrived) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            if self.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
+                self.reader = Some(cx.waker().clone());
+            }
             return self.poll_pause(cx);
         };
         self.waiting = false;
@@ -204,7 +260,7 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
                 self.ended = true;
                 return Poll::Ready(None);
             }
-            Some(Err(_)) => return self.fail(BodyError::ClientGone),
+            Some(Err(error)) => return self.fail(BodyError::of_read(&error)),
             Some(Ok(frame)) => frame,
         };
         if let Some(data) = frame.data_ref() {
@@ -214,11 +270,28 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
             }
             let data = data.clone();
             self.keep(data);
-        } else if let Some(trailers) = frame.trailers_ref() {
-            self.trailers = Some(trailers.clone());
         }
+        let frame = match frame.into_trailers() {
+            Ok(trailers) => return self.end_with(trailers),
+            Err(frame) => frame,
+        };
         self.ended = self.incoming.is_end_stream();
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Nothing follows trailers.
+    fn end_with(
+        &mut self,
+        mut trailers: HeaderMap,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.ended = true;
+        if !self.limits.trailers {
+            self.trailers_left_out = true;
+            return Poll::Ready(None);
+        }
+        trailers::strip(&mut trailers);
+        self.trailers = Some(trailers.clone());
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn keep(&mut self, data: Bytes) {
@@ -249,7 +322,10 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes, Error: std::error::Error + 'static> + Unpin,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -314,7 +390,7 @@ mod tests {
     struct PieceStream(VecDeque<Bytes>);
 
     impl futures_core::Stream for PieceStream {
-        type Item = Result<Frame<Bytes>, std::io::Error>;
+        type Item = Result<Frame<Bytes>, io::Error>;
 
         fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
             if self.0.front().is_some_and(|piece| piece == "wait") {
@@ -330,7 +406,7 @@ mod tests {
     }
 
     fn limits(replay: u64) -> BodyLimits {
-        BodyLimits { replay: ByteSize(replay), size: None, pause: None }
+        BodyLimits { replay: ByteSize(replay), size: None, pause: None, trailers: true }
     }
 
     async fn read(body: RequestBody<Pieces>) -> Result<Bytes, BodyError> {
@@ -366,6 +442,15 @@ mod tests {
         assert_eq!(source.failure().unwrap().reason(), Reason::TooLarge);
     }
 
+    #[test]
+    fn malformed_is_told_from_broken_off() {
+        let read = |kind: io::ErrorKind| BodyError::of_read(&io::Error::from(kind));
+        assert_eq!(read(io::ErrorKind::InvalidInput), BodyError::Malformed);
+        assert_eq!(read(io::ErrorKind::InvalidData), BodyError::Malformed);
+        assert_eq!(read(io::ErrorKind::UnexpectedEof), BodyError::ClientGone);
+        assert_eq!(BodyError::Malformed.reason(), Reason::DownstreamProtocol);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pause_longer_than_allowed_fails() {
         let tick = Tick::new(Instant::now());
@@ -379,6 +464,17 @@ mod tests {
         }
         assert!(start.elapsed() >= Duration::from_secs(2));
         assert!(start.elapsed() <= Duration::from_millis(2_101));
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_body_wakes_its_reader_and_ends_it() {
+        let source = source(&["wait"], limits(0));
+        let mut body = source.attempt();
+        let (read, ()) = tokio::join!(body.frame(), async {
+            tokio::task::yield_now().await;
+            source.abandon();
+        });
+        assert_eq!(read.unwrap().unwrap_err(), BodyError::Superseded);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ metrics! {
     DOWNSTREAM_CONNECTIONS_TOTAL = "outrigger_downstream_connections_total", "Connections accepted, by listener.";
     DOWNSTREAM_RECEIVED = "outrigger_downstream_received_bytes_total", "Bytes received from callers, by listener.";
     DOWNSTREAM_SENT = "outrigger_downstream_sent_bytes_total", "Bytes sent to callers, by listener.";
-    REJECTED = "outrigger_rejected_total", "Requests and connections that the proxy answered or refused itself, by listener and reason.";
+    REJECTED = "outrigger_rejected_total", "Requests and connections that ended other than by an upstream's whole answer or a route's own, by listener and reason.";
     DROPPED = "outrigger_dropped_total", "Parts of messages that could not be passed on and were left out, by reason.";
 
     UPSTREAM_ATTEMPTS = "outrigger_upstream_attempts_total", "Attempts that ended, by upstream and outcome.";
@@ -40,6 +40,6 @@ metrics! {
     CONFIG_LAST_RELOAD_OK = "outrigger_config_last_reload_success", "1 when the newest file read is in force, 0 when it was refused.";
     ACCESS_LOG_DROPPED = "outrigger_access_log_dropped_total", "Access log lines dropped because the writer did not keep up.";
     DRAINING = "outrigger_draining", "1 from SIGTERM or POST /drain on.";
-    BUILD_INFO = "outrigger_build_info", "Always 1; the version is a label.";
+    BUILD_INFO = "outrigger_build_info", "Always 1; version and commit are labels.";
     WORKERS = "outrigger_workers", "Worker threads.";
 }

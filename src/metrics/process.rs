@@ -32,8 +32,8 @@ pub struct ProcessMetrics {
 impl ProcessMetrics {
     pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
         let dropped = register.counters(names::DROPPED, &["reason"])?;
-        let build = register.gauges(names::BUILD_INFO, &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let build = register.gauges(names::BUILD_INFO, &["version", "commit"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("OUTRIGGER_COMMIT")]).set(1);
         Ok(Self {
             generation: register.gauge(names::CONFIG_GENERATION)?,
             reloads: register.counter(names::CONFIG_RELOADS)?,

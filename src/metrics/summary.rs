@@ -45,8 +45,11 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requests == 0 {
+            return f.write_str("no requests yet");
+        }
         #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-        let share = self.successes as f64 / self.requests.max(1) as f64;
+        let share = self.successes as f64 / self.requests as f64;
         write!(
             f,
             "{} requests, {:.2} % success, {} retries, p50 {:.1} ms, p99 {:.1} ms",

@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -60,9 +62,9 @@ impl Http1 {
         self.send.is_closed()
     }
 
-    /// True when an earlier request was answered on it: it may be closing just now.
+    /// True when an earlier request was sent on it: it may be closing just now. Asked before the next is sent.
     pub fn is_reused(&self) -> bool {
-        self.used > 1
+        self.used > 0
     }
 
     /// Requests sent on it.
@@ -86,7 +88,10 @@ impl Http1 {
         self.used += 1;
         let (read, written) = (self.activity.bytes_read(), self.activity.bytes_written());
         match self.send.try_send_request(request).await {
-            Ok(response) => Ok(response),
+            Ok(response) => match ambiguous(&response) {
+                None => Ok(response),
+                Some(what) => Err(SendFailure::Protocol(what.to_owned())),
+            },
             Err(mut error) => {
                 let unsent =
                     error.take_message().is_some() || self.activity.bytes_written() == written;
@@ -95,6 +100,31 @@ impl Http1 {
             }
         }
     }
+}
+
+/// What of a response's framing could be read in two ways, or not be passed on (RFC 9112 §6.3). hyper takes the chunks
+/// and leaves the length in the head; it takes off `chunked` and nothing below it.
+fn ambiguous(response: &UpstreamResponse) -> Option<&'static str> {
+    if response.body().is_end_stream() {
+        return None;
+    }
+    let headers = response.headers();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        return match length {
+            Some(_) => Some("both Content-Length and Transfer-Encoding"),
+            None if !chunked || codings.next().is_some() => {
+                Some("a Transfer-Encoding other than one `chunked`")
+            }
+            None => None,
+        };
+    }
+    let several = lengths.next().is_some()
+        || length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit));
+    several.then_some("Content-Length is not one number")
 }
 
 fn failure(error: &hyper::Error, unsent: bool, answered: bool) -> SendFailure {

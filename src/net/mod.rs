@@ -7,9 +7,12 @@ pub mod connect;
 pub mod http1;
 pub mod http2;
 
+use std::io;
+
 use http::Request;
 use hyper::body::Incoming;
 
+use crate::base::error::Reason;
 use crate::io::request_body::{BodyError, RequestBody};
 
 pub use connect::{Connect, Target};
@@ -43,6 +46,26 @@ pub enum SendFailure {
     /// The request's body failed.
     #[error("the request's body failed: {0}")]
     Body(BodyError),
+}
+
+/// Why the body of a response broke off.
+pub fn broken_body(error: &hyper::Error) -> Reason {
+    if let Some(error) = find_source::<h2::Error>(error) {
+        return if error.is_library() {
+            Reason::UpstreamProtocol
+        } else if error.is_io() {
+            Reason::UpstreamClosed
+        } else {
+            Reason::UpstreamReset
+        };
+    }
+    match find_source::<io::Error>(error).map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Reason::UpstreamProtocol,
+        Some(io::ErrorKind::UnexpectedEof) => Reason::UpstreamClosed,
+        Some(_) => Reason::UpstreamReset,
+        None if error.is_incomplete_message() || error.is_closed() => Reason::UpstreamClosed,
+        None => Reason::UpstreamReset,
+    }
 }
 
 /// The body's own error, where that is what broke the message.

@@ -12,11 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
+use tokio::time::Instant;
 
 /// Lines that may wait: at 500 B each, 4 MiB.
 const QUEUE: usize = 8192;
 
-/// A line is on its way out at most this long after it was written.
+/// A line is on its way out at most this long after it was written (or as soon as the queue lets the writer rest).
 const FLUSH: Duration = Duration::from_millis(200);
 
 /// Where lines go.
@@ -124,20 +125,20 @@ pub fn start(target: &Target, dropped: IntCounter) -> io::Result<(LogSender, Joi
 
 fn write_all(lines: &Receiver<Vec<u8>>, out: Box<dyn Write + Send>, lost: &IntCounter) {
     let mut out = io::BufWriter::with_capacity(64 * 1024, out);
-    let mut waiting = false;
+    // When the oldest line in the buffer must be out.
+    let mut due: Option<Instant> = None;
     loop {
-        let line = if waiting {
-            lines.recv_timeout(FLUSH)
-        } else {
-            lines.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        let line = match due {
+            Some(due) => lines.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => lines.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         let written = match line {
             Ok(line) => {
-                waiting = true;
+                due.get_or_insert_with(|| Instant::now() + FLUSH);
                 out.write_all(&line)
             }
             Err(RecvTimeoutError::Timeout) => {
-                waiting = false;
+                due = None;
                 out.flush()
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -198,5 +199,34 @@ mod tests {
         assert_eq!(first["time"], "1970-01-01T00:00:00.000Z");
         assert_eq!((&first["route"], &first["path"]), (&"a\"b".into(), &"/x\n".into()));
         assert_eq!(dropped.get(), 0);
+    }
+    /// Tells when something was written to it.
+    struct Told(std::sync::mpsc::Sender<()>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_slow_but_steady_flow_is_not_held_back() {
+        let (sender, lines) = sync_channel::<Vec<u8>>(QUEUE);
+        let (told, written) = std::sync::mpsc::channel();
+        let lost = IntCounter::new("lost", "lost").unwrap();
+        let thread = std::thread::spawn(move || write_all(&lines, Box::new(Told(told)), &lost));
+        // Lines keep coming in less than the flush's time, far too few to fill the buffer.
+        let out = (0..500).any(|_| {
+            sender.send(b"line\n".to_vec()).unwrap();
+            written.recv_timeout(FLUSH / 10).is_ok()
+        });
+        drop(sender);
+        thread.join().unwrap();
+        assert!(out);
     }
 }

@@ -75,8 +75,9 @@ fn check_target(head: &Parts) -> Result<(), Refusal> {
     match uri.path_and_query() {
         Some(path) if path.as_str() == "*" && head.method == Method::OPTIONS => Ok(()),
         Some(path) if path.as_str().starts_with('/') => Ok(()),
-        // The absolute form may have no path.
-        None if uri.authority().is_some() => Ok(()),
+        // The absolute form of `OPTIONS *`, and of `/`, may have no path.
+        None if uri.scheme().is_some() => Ok(()),
+        Some(path) if path.as_str().starts_with('?') && uri.scheme().is_some() => Ok(()),
         _ => Err(refuse(Reason::DownstreamProtocol, "the target is no path")),
     }?;
     match uri.scheme_str() {
@@ -94,8 +95,8 @@ fn check_host(head: &Parts, fields: &RequestFields) -> Result<Option<HeaderValue
         return Err(refuse(Reason::BadHeader, "Host is not `name` or `name:port`"));
     }
     let written = head.uri.authority().map(Authority::as_str);
-    if written.is_some_and(|authority| authority.contains('@')) {
-        return Err(refuse(Reason::BadHeader, "the target names a user"));
+    if written.is_some_and(|authority| !is_authority(authority.as_bytes())) {
+        return Err(refuse(Reason::BadHeader, "the target's authority is malformed"));
     }
     match (written, header) {
         (Some(authority), Some(host))
@@ -103,26 +104,42 @@ fn check_host(head: &Parts, fields: &RequestFields) -> Result<Option<HeaderValue
         {
             Err(refuse(Reason::BadHeader, "Host contradicts the target"))
         }
-        (_, Some(host)) => Ok(Some(host.clone())),
-        (Some(authority), None) => HeaderValue::from_str(authority)
+        (Some(authority), _) => HeaderValue::from_str(authority)
             .map(Some)
             .map_err(|_| refuse(Reason::BadHeader, "the target's authority is malformed")),
+        (None, Some(host)) => Ok(Some(host.clone())),
         (None, None) if head.version == Version::HTTP_10 => Ok(None),
         (None, None) => Err(refuse(Reason::BadHeader, "Host is missing")),
     }
 }
 
-/// True for `name`, `name:port` and `[v6]:port` without user information. A plain name is told without the parser.
+/// True for `name`, `name:port` and `[v6]:port`, without user information. `Authority` takes an empty name and any text
+/// for a port, too. A plain name is told without the parser.
 fn is_authority(host: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let name = host.iter().take_while(|byte| plain(byte)).count();
     match &host[name..] {
-        [] if name > 0 => true,
-        [b':', port @ ..] if name > 0 && (1..=5).contains(&port.len()) => {
-            std::str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
+        [] => name > 0,
+        [b':', port @ ..] => name > 0 && is_port(port),
+        // A bracketed IPv6 address is the only other form: names with other characters are lists and worse.
+        [b'[', ..] if name == 0 => {
+            Authority::try_from(host).is_ok_and(|authority| is_sound(&authority))
         }
-        _ => !host.contains(&b'@') && Authority::try_from(host).is_ok(),
+        _ => false,
     }
+}
+
+fn is_port(port: &[u8]) -> bool {
+    let digits = port.iter().all(u8::is_ascii_digit);
+    digits && std::str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
+}
+
+fn is_sound(authority: &Authority) -> bool {
+    let (whole, host) = (authority.as_str(), authority.host());
+    let port = whole.get(host.len()..).unwrap_or_default();
+    !host.is_empty()
+        && whole.starts_with(host)
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(|port| is_port(port.as_bytes())))
 }
 
 #[cfg(test)]
@@ -155,11 +172,17 @@ mod tests {
             ("GET", "/", vec![host, host], "more than one Host"),
             ("GET", "/", vec![("host", "a b")], "Host is not `name` or `name:port`"),
             ("GET", "/", vec![("host", "")], "Host is not `name` or `name:port`"),
+            ("GET", "/", vec![("host", ":80")], "Host is not `name` or `name:port`"),
+            ("GET", "/", vec![("host", "a:")], "Host is not `name` or `name:port`"),
+            ("GET", "/", vec![("host", "a:b")], "Host is not `name` or `name:port`"),
+            ("GET", "/", vec![("host", "a:65536")], "Host is not `name` or `name:port`"),
             ("GET", "/", vec![("host", "u@a")], "Host is not `name` or `name:port`"),
-            ("GET", "http://u@a/", vec![host], "the target names a user"),
+            ("GET", "http://u@a/", vec![host], "the target's authority is malformed"),
             ("GET", "http://b/", vec![host], "Host contradicts the target"),
+            ("GET", "http://a:b/", vec![], "the target's authority is malformed"),
             ("GET", "ftp://a/", vec![host], "the target's scheme is not http"),
             ("GET", "*", vec![host], "the target is no path"),
+            ("GET", "a", vec![host], "the target is no path"),
             ("CONNECT", "a", vec![host], "CONNECT wants `host:port`"),
             (
                 "POST",
@@ -198,6 +221,8 @@ mod tests {
         for (method, uri, headers) in [
             ("GET", "/x?y", vec![host]),
             ("GET", "http://A:80/x", vec![host]),
+            ("GET", "http://a:80?x", vec![host]),
+            ("GET", "/", vec![("host", "[::1]:80")]),
             ("OPTIONS", "*", vec![host]),
             ("CONNECT", "a:80", vec![host]),
             ("POST", "/", vec![host, ("transfer-encoding", "Chunked")]),

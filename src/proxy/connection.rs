@@ -1,5 +1,8 @@
 //! One downstream connection: which protocol it speaks, how long it may rest, how it ends.
 
+use std::cell::Cell;
+use std::error::Error as _;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,13 +20,15 @@ use tokio::time::Instant;
 use crate::base::error::Reason;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
 use crate::io::executor::LocalExecutor;
+use crate::io::reset_watch::ResetWatch;
 use crate::io::socket::{Activity, Socket};
+use crate::io::tick::TICK;
 use crate::snapshot::Protocol;
 
 use super::listener::{Active, Admitted, LocalListener};
 use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
-use super::{request, tunnel};
+use super::{request, tcp};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -47,7 +52,7 @@ pub(super) enum Peer {
     Unix,
 }
 
-impl std::fmt::Display for Peer {
+impl Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Ip(address) => address.fmt(f),
@@ -76,6 +81,8 @@ pub(super) struct Downstream {
     pub(super) http2: bool,
     pub(super) activity: Arc<Activity>,
     pub(super) clock: Clock,
+    /// Resets as malformed that are under way and were counted with their reason already.
+    counted_resets: Cell<u32>,
     _admitted: Admitted,
 }
 
@@ -83,7 +90,7 @@ pub(super) struct Downstream {
 pub(super) async fn serve(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
     // Each protocol is boxed: the task would otherwise be as large as the largest of them for every connection.
     match accepted.local.protocol {
-        Protocol::Tcp => Box::pin(tunnel::serve_tcp(accepted, socket, stopped)).await,
+        Protocol::Tcp => Box::pin(tcp::serve(accepted, socket, stopped)).await,
         Protocol::Http => {
             let Some((http2, socket)) = Box::pin(tell_apart(&accepted, socket, &stopped)).await
             else {
@@ -110,6 +117,7 @@ async fn tell_apart(
     let mut alarm = accepted.worker.tick.alarm();
     alarm.set(limits.idle.map(|idle| start + idle));
     let mut stopped = stopped.clone();
+    let mut ending = false;
     let mut first = [0; PREFACE.len()];
     let mut read = 0;
     while first[..read] == PREFACE[..read] {
@@ -118,13 +126,23 @@ async fn tell_apart(
         }
         let received = tokio::select! {
             received = socket.read(&mut first[read..]) => received.ok()?,
-            () = alarm.elapsed() => return None,
-            _ = stopped.wait_for(|stop| *stop == Stop::Connections) => return None,
+            () = alarm.elapsed() => {
+                if read > 0 {
+                    head_timed_out(&accepted.active, accepted.peer);
+                }
+                return None;
+            }
+            _ = stopped.wait_for(|stop| *stop == Stop::Connections), if !ending => {
+                // It was accepted in time, and its request may be here already: that one is answered.
+                ending = true;
+                alarm.set(Some(Instant::now() + TICK));
+                continue;
+            }
         };
         if received == 0 {
             return None;
         }
-        if read == 0 {
+        if read == 0 && !ending {
             alarm.set(limits.header_timeout.map(|limit| Instant::now() + limit));
         }
         read += received;
@@ -163,6 +181,10 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
         service_fn(move |request| request::handle(Rc::clone(&downstream), request))
     };
     let (io, pusher) = DeferredWrite::new(socket);
+    let io = {
+        let downstream = Rc::clone(&downstream);
+        ResetWatch::new(io, move || downstream.stream_was_malformed())
+    };
     let connection = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -196,6 +218,7 @@ impl Downstream {
             http2,
             activity: socket.activity(),
             clock: Clock::new(Instant::now()),
+            counted_resets: Cell::new(0),
             _admitted: accepted.admitted,
         }
     }
@@ -208,6 +231,20 @@ impl Downstream {
         })
     }
 
+    /// A stream is being reset as malformed, and whoever does it counts it.
+    pub(super) fn count_reset_elsewhere(&self) {
+        self.counted_resets.set(self.counted_resets.get() + 1);
+    }
+
+    /// Counts and logs a stream that was reset as malformed, unless that was done already.
+    fn stream_was_malformed(&self) {
+        if let Some(left) = self.counted_resets.get().checked_sub(1) {
+            self.counted_resets.set(left);
+        } else if let Some(active) = self.local.active(&self.worker) {
+            refused(&active, self.peer, Reason::DownstreamProtocol, "a malformed HTTP/2 request");
+        }
+    }
+
     /// Counts and logs how the connection ended.
     fn account(&self, ended: Ended) {
         let Some(active) = self.local.active(&self.worker) else { return };
@@ -216,29 +253,40 @@ impl Downstream {
         metrics.sent.inc_by(self.activity.bytes_written());
         let error = match ended {
             Ended::Served(Ok(())) | Ended::Cut => return,
-            Ended::HeadTimeout => {
-                metrics.reject(Reason::RequestTimeout);
-                tracing::info!(
-                    listener = %active.listener.name, peer = %self.peer, reason = "request_timeout",
-                    "the request's head did not arrive in time"
-                );
-                return;
-            }
+            Ended::HeadTimeout => return head_timed_out(&active, self.peer),
             Ended::Served(Err(error)) => error,
         };
         let reason = if error.is_parse_too_large() {
             Reason::TooLarge
-        } else if error.is_parse() {
+        } else if error.is_parse() || is_protocol_error(&error) {
             Reason::DownstreamProtocol
         } else {
             // Broken off by the peer: the requests in flight have told it.
             tracing::debug!(listener = %active.listener.name, peer = %self.peer, %error, "connection ended");
             return;
         };
-        metrics.reject(reason);
-        tracing::info!(
-            listener = %active.listener.name, peer = %self.peer, reason = reason.word(), %error,
-            "refused what is not valid HTTP"
-        );
+        refused(&active, self.peer, reason, &error);
     }
+}
+
+/// True where we have ended an HTTP/2 connection (GOAWAY) because of what its peer sent.
+fn is_protocol_error(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| error.is_go_away() && error.is_library())
+}
+
+fn refused(active: &Active, peer: Peer, reason: Reason, error: impl Display) {
+    active.listener.metrics.reject(reason);
+    tracing::info!(
+        listener = %active.listener.name, %peer, reason = reason.word(), %error,
+        "refused what is not valid HTTP"
+    );
+}
+
+fn head_timed_out(active: &Active, peer: Peer) {
+    active.listener.metrics.reject(Reason::RequestTimeout);
+    tracing::info!(
+        listener = %active.listener.name, %peer, reason = Reason::RequestTimeout.word(),
+        "the request's head did not arrive in time"
+    );
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::base::error::Reason;
-use crate::io::request_body::BodySource;
+use crate::io::request_body::{BodyError, BodySource};
 use crate::metrics::GaugeGuard;
 use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{LogFilter, Route};
@@ -112,6 +112,12 @@ impl Exchange {
         }
     }
 
+    /// The HTTP/2 connection has reset the stream for its body, and counted that.
+    fn was_reset_as_malformed(&self) -> bool {
+        let failure = self.body.as_ref().and_then(BodySource::failure);
+        self.head.version == Version::HTTP_2 && failure == Some(BodyError::Malformed)
+    }
+
     fn is_failure(&self) -> bool {
         self.status >= 500
             || matches!(self.reason, Some(reason) if reason != Reason::DirectResponse)
@@ -176,7 +182,12 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
         self.downstream.end_request(now);
-        if !self.complete {
+        if !self.complete && self.downstream.worker.is_stopping() {
+            self.broke(Reason::Draining, "cut off at the end of the drain");
+            if self.status == 0 {
+                self.status = 502;
+            }
+        } else if !self.complete {
             match self.downstream.cut_for() {
                 Some(reason) => self.broke(reason, "the caller did not read the answer in time"),
                 None => {
@@ -193,8 +204,12 @@ impl Drop for Exchange {
         metrics.request(self.status, now.saturating_duration_since(self.started).as_secs_f64());
         if let Some(reason) = self.reason
             && reason != Reason::DirectResponse
+            && !self.was_reset_as_malformed()
         {
             listener.metrics.reject(reason);
+        }
+        if self.body.as_ref().is_some_and(BodySource::trailers_left_out) {
+            self.downstream.worker.shared.process.trailers_dropped.inc();
         }
         if self.is_logged() {
             self.log(now);

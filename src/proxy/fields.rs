@@ -131,8 +131,13 @@ pub(super) struct RequestFields {
     pub(super) forwarded: bool,
     /// `Proxy-Authorization`.
     pub(super) proxy_authorization: bool,
-    /// An `x-request-id` that may be kept.
+    /// The first `x-request-id`, where it may be kept, and how many there are.
     pub(super) request_id: Option<HeaderValue>,
+    pub(super) request_ids: u32,
+    /// `Cookie`s.
+    pub(super) cookies: u32,
+    /// `Trailer`.
+    pub(super) trailer: bool,
 }
 
 impl RequestFields {
@@ -183,7 +188,14 @@ impl RequestFields {
             "grpc-timeout" => self.deadline = true,
             "forwarded" => self.forwarded = true,
             "proxy-authorization" => self.proxy_authorization = true,
-            "x-request-id" => self.request_id = Some(value.clone()).filter(is_usable_id),
+            "x-request-id" => {
+                self.request_ids += 1;
+                if self.request_ids == 1 {
+                    self.request_id = Some(value.clone()).filter(is_usable_id);
+                }
+            }
+            "cookie" => self.cookies += 1,
+            "trailer" => self.trailer = true,
             _ if name.starts_with("x-envoy-") || name.starts_with("x-outrigger-") => {
                 self.control = true;
                 self.deadline = true;

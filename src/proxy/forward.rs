@@ -4,14 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use crate::balance::Tried;
 use crate::base::error::{ProxyError, Reason};
 use crate::base::units::ByteSize;
-use crate::io::request_body::{BodyLimits, BodySource, Replay, RequestBody};
+use crate::io::request_body::{BodyError, BodyLimits, BodySource, Replay, RequestBody};
 use crate::metrics::RetryCause;
 use crate::net::UpstreamResponse;
 use crate::policy::deadline::{self, CallerTimeout, Deadline};
@@ -23,18 +23,28 @@ use crate::upstream::{Protocol, Upstream};
 use super::attempt::{Failed, Plan};
 use super::exchange::Exchange;
 use super::fields::RequestFields;
+use super::request::Broken;
 use super::response::{self, ResponseBody};
 use super::{headers, reply, tunnel};
 
 /// Sends a request upstream, again where that is allowed, and passes the answer back.
+///
+/// # Errors
+/// The caller went away: there is nobody to answer.
 pub(super) async fn forward(
     mut exchange: Box<Exchange>,
     route: &Route,
     upstream: &Arc<Upstream>,
     mut fields: RequestFields,
     incoming: Incoming,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Broken> {
     let worker = Rc::clone(&exchange.downstream.worker);
+    let allowed = exchange.active.listener.limits.body;
+    if allowed.is_some_and(|allowed| incoming.size_hint().lower() > allowed.0) {
+        // Said at once, before a byte of it was asked for or sent on.
+        let error = ProxyError::new(Reason::TooLarge, BodyError::TooLarge.to_string());
+        return Ok(reply::failure(exchange, &error));
+    }
     let on_upgrade = exchange.head.extensions.remove::<OnUpgrade>();
     let upgrade = fields.hop.strip(&mut exchange.head.headers);
     let told = fields.deadline;
@@ -49,7 +59,10 @@ pub(super) async fn forward(
         Protocol::Auto => exchange.grpc,
     };
     prepare_head(&mut exchange, route, &mut fields, http2, upgrade.as_ref());
-    let body = body_source(&mut exchange, route, incoming);
+    if !http2 && fields.lengths == 0 && !incoming.is_end_stream() {
+        headers::frame(&mut exchange.head.headers);
+    }
+    let body = body_source(&mut exchange, route, incoming, http2 || fields.trailer);
     let plan = Plan {
         worker: &worker,
         local: &local,
@@ -67,20 +80,24 @@ pub(super) async fn forward(
                 Some(cause) => ProxyError::new(cause.reason(), cause.to_string()),
                 None => error,
             };
-            reply::failure(exchange, &error)
+            if error.reason == Reason::ClientGone {
+                exchange.broke(error.reason, error.detail);
+                return Err(h2::Reason::CANCEL.into());
+            }
+            Ok(reply::failure(exchange, &error))
         }
         Ok(response) => {
             body.commit();
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                return response::pass_back(exchange, route, response, deadline);
+                return Ok(response::pass_back(exchange, route, response, deadline));
             }
-            match on_upgrade.filter(|_| upgrade.is_some()) {
+            Ok(match on_upgrade.filter(|_| upgrade.is_some()) {
                 Some(on_upgrade) => tunnel::upgrade(exchange, route, response, on_upgrade),
                 None => {
                     let text = "the upstream switched protocols without being asked";
                     reply::failure(exchange, &ProxyError::new(Reason::UpstreamProtocol, text))
                 }
-            }
+            })
         }
     }
 }
@@ -124,17 +141,28 @@ fn prepare_head(
         let target = exchange.target.as_ref().unwrap_or(&exchange.head.uri);
         exchange.target = Some(headers::for_http2(head, target, host, trailers));
     } else {
-        let written = fields.hosts == 1 && route.rewrite_host.is_none();
+        let written = fields.hosts == 1
+            && route.rewrite_host.is_none()
+            && exchange.head.uri.authority().is_none();
+        if fields.cookies > 1 && exchange.head.version == Version::HTTP_2 {
+            headers::join_cookies(head);
+        }
         headers::for_http1(head, host, written, upgrade);
     }
 }
 
-fn body_source(exchange: &mut Exchange, route: &Route, incoming: Incoming) -> BodySource {
+fn body_source(
+    exchange: &mut Exchange,
+    route: &Route,
+    incoming: Incoming,
+    trailers: bool,
+) -> BodySource {
     let limits = &exchange.active.listener.limits;
     let limits = BodyLimits {
         replay: ByteSize(route.retry.replay_bytes),
         size: limits.body,
         pause: limits.body_timeout,
+        trailers,
     };
     let body = BodySource::new(incoming, limits, &exchange.downstream.worker.tick);
     exchange.body = Some(body.clone());

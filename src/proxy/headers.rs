@@ -3,7 +3,11 @@
 //! Forwarding fields are written as far as the peer is trusted: an inbound peer is not, so what it claims about earlier
 //! hops is replaced by what we see. Hop-by-hop fields have ended before (`fields`).
 
-use http::header::{CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, UPGRADE, VIA};
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
+};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
@@ -58,11 +62,13 @@ pub(super) fn forward(
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
     headers.append(VIA, downstream.local.via.clone());
-    fields.request_id.take().unwrap_or_else(|| {
-        let id = new_id(rng);
+    let kept = fields.request_id.take();
+    let single = kept.is_some() && fields.request_ids == 1;
+    let id = kept.unwrap_or_else(|| new_id(rng));
+    if !single {
         headers.insert(REQUEST_ID, id.clone());
-        id
-    })
+    }
+    id
 }
 
 fn set_or_remove(headers: &mut HeaderMap, name: HeaderName, value: Option<&HeaderValue>) {
@@ -93,15 +99,34 @@ pub(super) fn for_http1(
     written: bool,
     upgrade: Option<&HeaderValue>,
 ) {
-    if let Some(host) = host
-        && !written
-    {
-        headers.insert(HOST, host.clone());
+    if !written {
+        // HTTP/1.1 wants a Host, an empty one where there is none (RFC 9112 §3.2).
+        headers.insert(HOST, host.cloned().unwrap_or(HeaderValue::from_static("")));
     }
     if let Some(protocol) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }
+}
+
+/// HTTP/2 may send a cookie in pieces; HTTP/1 knows one line only (RFC 9113 §8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Says that an HTTP/1 request's body of unknown length comes in chunks: hyper would leave it out where the method is GET
+/// or HEAD.
+pub(super) fn frame(headers: &mut HeaderMap) {
+    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
 }
 
 /// Brings the fields of a request into the form of HTTP/2, and its target into the absolute form, from which hyper makes
@@ -134,6 +159,19 @@ mod tests {
         let id = new_id(&mut Rng::from_seed(1));
         assert_eq!(id, new_id(&mut Rng::from_seed(1)));
         assert!(id.len() == 32 && id.as_bytes().iter().all(u8::is_ascii_hexdigit));
+    }
+
+    #[test]
+    fn pieces_of_a_cookie_become_one() {
+        let cookies = |list: &[&'static str]| -> HeaderMap {
+            list.iter().map(|value| (COOKIE, HeaderValue::from_static(value))).collect()
+        };
+        let mut pieces = cookies(&["a=1", "b=3; c=4"]);
+        join_cookies(&mut pieces);
+        assert_eq!(pieces, cookies(&["a=1; b=3; c=4"]));
+        let mut whole = cookies(&["a=1; b=2"]);
+        join_cookies(&mut whole);
+        assert_eq!(whole, cookies(&["a=1; b=2"]));
     }
 
     #[test]

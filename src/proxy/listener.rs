@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::HeaderValue;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::base::drain::Open;
@@ -115,6 +115,14 @@ impl Acceptor {
         })
     }
 
+    /// The socket without the runtime, still not blocking.
+    fn into_std(self) -> io::Result<ListenSocket> {
+        Ok(match self {
+            Self::Tcp(listener) => ListenSocket::Tcp(listener.into_std()?),
+            Self::Unix(listener) => ListenSocket::Unix(listener.into_std()?),
+        })
+    }
+
     /// The next connection and its peer's address (`unix` for a unix peer, which has none).
     async fn accept(&self) -> io::Result<(Socket, connection::Peer)> {
         match self {
@@ -159,17 +167,51 @@ pub(crate) async fn accept(
             Err(error) => tracing::debug!(listener = %local.name, %error, "accept failed"),
         }
     }
-    // Whatever the kernel has put into this socket's queue would be reset by closing it.
-    loop {
-        tokio::select! {
-            biased;
-            accepted = acceptor.accept() => match accepted {
-                Ok((socket, peer)) => serve(&worker, &local, socket, peer, &connections),
-                Err(_) => return,
-            },
-            () = std::future::ready(()) => return,
-        }
+    match acceptor.into_std() {
+        Ok(socket) => accept_waiting(&worker, &local, &socket, &connections),
+        Err(error) => tracing::warn!(listener = %local.name, %error, "cannot empty its queue"),
     }
+}
+
+/// Serves what the kernel has put into the socket's queue: closing the socket would reset it. The kernel is asked itself,
+/// as the runtime may not have heard of the newest yet.
+fn accept_waiting(
+    worker: &Rc<Worker>,
+    local: &Rc<LocalListener>,
+    socket: &ListenSocket,
+    stopped: &watch::Receiver<Stop>,
+) {
+    loop {
+        let (socket, peer) = match accept_now(socket) {
+            Ok(Ok(accepted)) => accepted,
+            // The peer was gone before it was accepted.
+            Ok(Err(_)) => continue,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            // Nothing waits any more, or nothing can be done about it.
+            Err(_) => return,
+        };
+        serve(worker, local, socket, peer, stopped);
+    }
+}
+
+/// One accept that does not wait. The inner error is the accepted connection's.
+fn accept_now(socket: &ListenSocket) -> io::Result<io::Result<(Socket, connection::Peer)>> {
+    Ok(match socket {
+        ListenSocket::Tcp(listener) => {
+            let (stream, peer) = listener.accept()?;
+            stream
+                .set_nonblocking(true)
+                .and_then(|()| Socket::from_tcp(TcpStream::from_std(stream)?))
+                .map(|socket| (socket, connection::Peer::Ip(peer)))
+        }
+        ListenSocket::Unix(listener) => {
+            let (stream, _) = listener.accept()?;
+            stream
+                .set_nonblocking(true)
+                .and_then(|()| UnixStream::from_std(stream))
+                .map(|stream| (Socket::from_unix(stream), connection::Peer::Unix))
+        }
+    })
 }
 
 fn serve(

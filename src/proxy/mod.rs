@@ -9,8 +9,8 @@
 //! 5. [`attempt`]: one try: a place, an endpoint, a connection, the response's head.
 //! 6. [`response`]: the body streams back; its end settles connection, guards, metrics and log.
 //!
-//! Beside it: [`fields`] (what a head has), [`headers`] (what is written into it), [`reply`] (answers of our own), [`tunnel`] (upgrades, CONNECT and
-//! TCP), [`exchange`] (the record of a request), [`access_log`].
+//! Beside it: [`fields`] (what a head has), [`headers`] (what is written into it), [`reply`] (answers of our own),
+//! [`tunnel`] (upgrades and CONNECT), [`tcp`], [`exchange`] (the record of a request), [`access_log`].
 
 pub mod access_log;
 mod attempt;
@@ -24,6 +24,7 @@ mod listener;
 mod reply;
 mod request;
 mod response;
+mod tcp;
 mod tunnel;
 mod watch;
 mod worker;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::base::error::{ProxyError, Reason};
 use crate::policy::classify::{grpc_code, http_status};
@@ -20,6 +20,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// The answer to a request that failed.
 pub(super) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBody> {
     let status = status_of(error.reason);
+    let connect = exchange.head.method == Method::CONNECT;
     exchange.broke(error.reason, error.detail.clone());
     let mut response = if exchange.grpc {
         grpc(exchange, error)
@@ -28,12 +29,13 @@ pub(super) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Respon
         local(exchange, status, TEXT, Bytes::from(text))
     };
     response.headers_mut().insert(REASON, HeaderValue::from_static(error.reason.word()));
-    if matches!(
+    let unclear = matches!(
         error.reason,
         Reason::DownstreamProtocol | Reason::BadHeader | Reason::TooLarge | Reason::RequestTimeout
-    ) && response.version() != http::Version::HTTP_2
-    {
-        // Where a message was unclear or unfinished, nothing that follows on the connection can be trusted.
+    );
+    if (unclear || connect) && response.version() != Version::HTTP_2 {
+        // Where a message was unclear or unfinished, nothing that follows on the connection can be trusted. Behind a
+        // CONNECT may come bytes of the tunnel that was hoped for: they are no request.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -27,7 +27,7 @@ pub(super) type Broken = h2::Error;
 /// Answers a request.
 ///
 /// # Errors
-/// An HTTP/2 request that is malformed has its stream reset (RFC 9113 §8.1.1).
+/// An HTTP/2 request that is malformed has its stream reset (RFC 9113 §8.1.1); so has one whose caller is gone.
 pub(super) async fn handle(
     downstream: Rc<Downstream>,
     request: Request<Incoming>,
@@ -66,7 +66,7 @@ pub(super) async fn handle(
                 return Ok(reply::failure(exchange, &error));
             }
             let upstream = split.pick(&mut downstream.worker.rng.borrow_mut());
-            Ok(forward(exchange, route, upstream, fields, incoming).await)
+            forward(exchange, route, upstream, fields, incoming).await
         }
     }
 }
@@ -81,6 +81,7 @@ fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Result<Response<Resp
         exchange.status = 400;
         exchange.broke(refusal.reason, refusal.detail);
         exchange.complete = true;
+        exchange.downstream.count_reset_elsewhere();
         return Err(h2::Reason::PROTOCOL_ERROR.into());
     }
     Ok(reply::failure(exchange, &ProxyError::new(refusal.reason, refusal.detail)))

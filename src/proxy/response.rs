@@ -15,7 +15,8 @@ use crate::balance::endpoint::EndpointGuard;
 use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::io::tick::{Alarm, Tick, Timer};
-use crate::net::UpstreamResponse;
+use crate::io::trailers;
+use crate::net::{self, UpstreamResponse};
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
@@ -45,7 +46,7 @@ pub(super) struct Flow {
     idle_after: Option<Duration>,
     /// Bytes of the request's body that had moved when the idle alarm was set.
     moved: u64,
-    /// The caller takes trailers.
+    /// The caller can take trailers, and knows of them.
     trailers: bool,
     _endpoint: EndpointGuard,
     _slot: Option<Slot>,
@@ -72,8 +73,9 @@ pub(super) fn pass_back(
     route.response_headers.apply(&mut parts.headers);
     exchange.status = parts.status.as_u16();
     let to_http2 = exchange.head.version == Version::HTTP_2;
-    let trailers = to_http2 || exchange.wants_trailers;
-    if !to_http2 && trailers && exchange.grpc && !fields.trailer {
+    let announced = fields.trailer || exchange.grpc;
+    let trailers = to_http2 || (exchange.wants_trailers && announced);
+    if !to_http2 && trailers && !fields.trailer {
         announce_trailers(&mut parts.headers);
     }
     parts.version = if to_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
@@ -160,10 +162,10 @@ impl Exchange {
     fn finish(&mut self) {
         self.complete = true;
         let taken = self.flow.as_mut().and_then(|flow| flow.connection.take());
-        // An answer that came before the request's end leaves the connection in the middle of a message.
-        if self.body.as_ref().is_none_or(BodySource::is_complete)
-            && let (Some(connection), Some(local)) = (taken, &self.upstream)
-        {
+        if let Some(body) = self.body.as_ref().filter(|body| !body.is_complete()) {
+            // The answer came before the request's end: the connection is in the middle of a message, as the caller's is.
+            body.abandon();
+        } else if let (Some(connection), Some(local)) = (taken, &self.upstream) {
             connection.give_back(&local.upstream.policy.pool, Instant::now());
         }
     }
@@ -195,31 +197,38 @@ impl Exchange {
         let (ended, trailers) = (incoming.is_end_stream(), flow.trailers);
         if let Some(data) = frame.data_ref() {
             self.sent += data.len() as u64;
-        } else if let Some(trailers) = frame.trailers_ref() {
-            self.grpc_status = classify::grpc_status(trailers).or(self.grpc_status);
         }
+        let frame = match frame.into_trailers() {
+            Ok(fields) => return self.end_with(fields, trailers),
+            Err(frame) => frame,
+        };
         if ended {
             self.finish();
         }
-        if frame.is_trailers() && !trailers {
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Trailers are the last of an answer: hyper asks for nothing behind them.
+    fn end_with(
+        &mut self,
+        mut fields: HeaderMap,
+        passed_on: bool,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        self.grpc_status = classify::grpc_status(&fields).or(self.grpc_status);
+        self.finish();
+        if !passed_on {
             self.downstream.worker.shared.process.trailers_dropped.inc();
-            self.finish();
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(Ok(frame)))
+        trailers::strip(&mut fields);
+        Poll::Ready(Some(Ok(Frame::trailers(fields))))
     }
 
     fn broken(&mut self, error: &hyper::Error) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(cause) = self.body.as_ref().and_then(BodySource::failure) {
             return self.cut(cause.reason(), &cause.to_string());
         }
-        let reason = if error.is_parse() {
-            Reason::UpstreamProtocol
-        } else if error.is_incomplete_message() || error.is_closed() {
-            Reason::UpstreamClosed
-        } else {
-            Reason::UpstreamReset
-        };
+        let reason = net::broken_body(error);
         self.cut(reason, "the upstream broke off in the middle of its answer")
     }
 

@@ -1,14 +1,12 @@
-//! Connections whose bytes are passed on as they are: upgrades (WebSocket), CONNECT, and TCP listeners.
+//! HTTP connections that turn into bytes passed on as they are: upgrades (WebSocket) and CONNECT.
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balance::Tried;
@@ -22,18 +20,15 @@ use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
 use crate::policy::pushback::Pushback;
 use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
-use crate::snapshot::{Action, LogFilter, Route, Split};
+use crate::snapshot::{Route, Split};
 use crate::upstream::{LocalUpstream, Slot};
 
-use super::access_log::Line;
 use super::attempt::{Plan, outcome_word};
-use super::connection::{Accepted, Peer};
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
-use super::listener::Active;
 use super::reply;
 use super::response::ResponseBody;
-use super::worker::{Stop, Worker};
+use super::worker::Worker;
 
 /// Passes a 101 back and then bytes both ways, until both sides have closed or nothing moves for the route's `idle`.
 pub(super) fn upgrade(
@@ -125,14 +120,14 @@ pub(super) async fn connect(
 }
 
 /// What it took to reach an endpoint, or not to.
-#[derive(Default)]
-struct Tries {
-    made: u32,
-    endpoint: Option<Arc<Endpoint>>,
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    pub(super) made: u32,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
 }
 
 /// Connects to an endpoint of the upstream, trying others where one cannot be reached.
-async fn reach(
+pub(super) async fn reach(
     worker: &Worker,
     local: &Rc<LocalUpstream>,
     route: &Route,
@@ -192,105 +187,5 @@ async fn reach(
             }
             _ => local.upstream.metrics.retry(RetryCause::Safe),
         }
-    }
-}
-
-/// Serves a connection of a TCP listener.
-pub(super) async fn serve_tcp(
-    accepted: Accepted,
-    mut socket: Socket,
-    stopped: watch::Receiver<Stop>,
-) {
-    let Accepted { worker, active, peer, admitted, .. } = accepted;
-    let (started, time) = (Instant::now(), SystemTime::now());
-    let listener = &active.listener;
-    // `validate` has made sure of it: the one route of a TCP listener goes to upstreams.
-    let Some(route) = listener.routes.first() else { return };
-    let Action::To(split) = &route.action else { return };
-    let upstream = Arc::clone(split.pick(&mut worker.rng.borrow_mut()));
-    let local = worker.upstreams.get(&upstream, started);
-    let deadline = Deadline::new(started, route.timeout, &CallerTimeout::default(), Kind::Tunnel);
-    let mut line = TcpLine { tries: Tries::default(), relayed: Relayed::default(), error: None };
-    let reached = reach(&worker, &local, route, deadline, &mut line.tries).await;
-    // A drain leaves it until the deadline: nobody can ask the peers of a TCP connection to end.
-    drop(stopped);
-    match reached {
-        Ok((mut upstream_socket, held)) => {
-            let idle = listener.limits.idle;
-            line.relayed = relay(&mut socket, &mut upstream_socket, &worker.tick, idle).await;
-            line.relayed.end.pass_on(&socket.activity(), &upstream_socket.activity());
-            drop((upstream_socket, held));
-        }
-        Err(error) => {
-            listener.metrics.reject(error.reason);
-            line.error = Some(error);
-        }
-    }
-    listener.metrics.received.inc_by(line.relayed.sent);
-    listener.metrics.sent.inc_by(line.relayed.received);
-    let took = started.elapsed();
-    let status = if line.error.is_some() { 503 } else { 200 };
-    route.metrics.request(status, took.as_secs_f64());
-    line.write(&worker, &active, route, &local, (time, took), &peer);
-    drop(admitted);
-}
-
-/// What the access log says of a TCP connection.
-struct TcpLine {
-    tries: Tries,
-    relayed: Relayed,
-    error: Option<ProxyError>,
-}
-
-impl TcpLine {
-    fn write(
-        &self,
-        worker: &Worker,
-        active: &Active,
-        route: &Route,
-        local: &LocalUpstream,
-        (time, took): (SystemTime, Duration),
-        peer: &Peer,
-    ) {
-        let reason = match (&self.error, self.relayed.end) {
-            (Some(error), _) => Some(error.reason),
-            (None, RelayEnd::Idle) => Some(Reason::StreamIdle),
-            (None, RelayEnd::UpstreamBroken) => Some(Reason::UpstreamReset),
-            (None, RelayEnd::DownstreamBroken) => Some(Reason::ClientGone),
-            (None, RelayEnd::Closed) => None,
-        };
-        let wanted = match active.snapshot.log {
-            LogFilter::All | LogFilter::Share(_) => true,
-            LogFilter::Errors => reason.is_some(),
-            LogFilter::Never => false,
-        };
-        if !wanted {
-            return;
-        }
-        worker.shared.access_log.write(&Line {
-            time,
-            service: &active.snapshot.service,
-            listener: &active.listener.name,
-            route: Some(&route.name),
-            protocol: "TCP",
-            method: None,
-            host: None,
-            path: None,
-            status: 0,
-            grpc_status: None,
-            reason: reason.map(Reason::word),
-            flag: reason.map(Reason::flag),
-            detail: self.error.as_ref().map(|error| &*error.detail),
-            duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
-            head_ms: None,
-            attempts: self.tries.made,
-            retry_suppressed: None,
-            upstream: Some(&local.upstream.name),
-            endpoint: self.tries.endpoint.as_ref().map(|endpoint| &endpoint.address as _),
-            received_bytes: self.relayed.sent,
-            sent_bytes: self.relayed.received,
-            peer,
-            request_id: None,
-        });
     }
 }

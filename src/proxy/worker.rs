@@ -53,6 +53,7 @@ pub struct Worker {
     /// Coarse time.
     pub(crate) tick: Tick,
     listening: RefCell<HashMap<u64, Listening>>,
+    stopping: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -80,6 +81,7 @@ impl Worker {
             upstreams: LocalUpstreams::new(shared.workers),
             tick: Tick::new(Instant::now()),
             listening: RefCell::default(),
+            stopping: Cell::new(false),
             shared,
         })
     }
@@ -96,9 +98,18 @@ impl Worker {
             }
         }));
         while let Some(command) = commands.recv().await {
+            if matches!(command, Command::Stop) {
+                break;
+            }
             self.obey(command);
         }
+        self.stopping.set(true);
         turning.abort();
+    }
+
+    /// True when what is dropped from now on is cut off by the end of the process.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
     }
 
     fn obey(self: &Rc<Self>, command: Command) {
@@ -106,6 +117,8 @@ impl Worker {
             Command::Listen { id, name, socket, protocol, inbound } => {
                 let (stop, stopped) = watch::channel(Stop::No);
                 let listener = LocalListener::new(self, name, protocol, inbound);
+                // Looked up now, so that what still waits on its socket is served even after it was removed.
+                drop(listener.active(self));
                 drop(tokio::task::spawn_local(super::listener::accept(
                     Rc::clone(self),
                     Rc::new(listener),
@@ -114,10 +127,12 @@ impl Worker {
                 )));
                 self.listening.borrow_mut().insert(id, Listening { inbound, stop });
             }
-            Command::Close { id } => {
+            Command::Stop => {}
+            Command::Close { id, connections } => {
+                let stop = if connections { Stop::Connections } else { Stop::Accepting };
                 let mut listening = self.listening.borrow_mut();
                 if let Some(closed) = listening.get(&id) {
-                    closed.stop.send_replace(Stop::Accepting);
+                    closed.stop.send_replace(stop);
                 }
                 // Earlier ones are forgotten when their last connection has ended.
                 listening.retain(|_, listening| !listening.stop.is_closed());

@@ -54,7 +54,7 @@ pub use self::{
     matcher::{Condition, Matcher},
     path::{PathError, normalise_path},
     pattern::{GrpcMatch, HostPattern, PathPattern, RouteMatch, ValueMatch},
-    request::{RequestView, is_grpc, normalise_host},
+    request::{RequestView, normalise_host},
     rewrite::{Redirect, RedirectFrom, RewriteError, RewritePrefix},
     table::RouteTable,
 };

@@ -2,7 +2,7 @@
 //!
 //! The meaning is that of `match:` in the configuration; literals are expected in the form in which
 //! requests arrive here: hosts through [`normalise_host`](super::normalise_host), paths through
-//! [`normalise_path`](super::normalise_path), header names in lower case.
+//! [`normalise_path`], header names in lower case.
 
 use http::{HeaderName, Method};
 use regex::Regex;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method, header::CONTENT_TYPE};
+use http::{HeaderMap, Method};
 
 /// A request's head as the table sees it. Borrowed: making one costs nothing.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,7 @@ pub struct RequestView<'a> {
     pub method: &'a Method,
     /// The headers, as received.
     pub headers: &'a HeaderMap,
-    /// Whether the content type says gRPC: [`is_grpc`].
+    /// Whether the content type says gRPC ([`crate::policy::classify::is_grpc`]).
     pub grpc: bool,
 }
 
@@ -47,20 +47,8 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// Whether the content type says gRPC: `application/grpc`, alone or followed by `+proto` and the like or
-/// by parameters. gRPC-Web is another protocol and is not meant.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
-    value.as_bytes().split_at_checked(GRPC.len()).is_some_and(|(start, rest)| {
-        start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -91,21 +79,5 @@ mod tests {
         for authority in ["articles", "articles:80", "articles.", "[::1]:80"] {
             assert!(matches!(normalise_host(authority), Cow::Borrowed(_)), "{authority}");
         }
-    }
-
-    #[test]
-    fn grpc_is_known_by_its_content_type() {
-        for (value, want) in [
-            ("application/grpc", true),
-            ("Application/GRPC+proto", true),
-            ("application/grpc; charset=utf-8", true),
-            ("application/grpc-web", false),
-            ("application/grpcx", false),
-            ("application/json", false),
-        ] {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
-            assert_eq!(is_grpc(&headers), want, "{value}");
-        }
-        assert!(!is_grpc(&HeaderMap::new()));
     }
 }

@@ -36,11 +36,16 @@ pub enum Command {
         /// Traffic to the local application.
         inbound: bool,
     },
-    /// Serve what waits on the socket, then close it. Its connections go on.
+    /// Serve what waits on the socket, then close it.
     Close {
         /// As in `Listen`.
         id: u64,
+        /// End its connections, too, as soon as their requests are answered: no listener of that name is left. Those of
+        /// one that has moved go on.
+        connections: bool,
     },
+    /// Cut off what is left, and end.
+    Stop,
     /// Close the sockets of one direction and end its connections as soon as their requests are answered.
     Drain {
         /// Inbound or outbound.

@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub generation: u64,
     /// Our name, in logs.
     pub service: Arc<str>,
-    /// Also read and write Envoy's control headers.
+    /// Also read the timeouts in Envoy's headers.
     pub compat_envoy: bool,
     /// Which requests the access log takes.
     pub log: LogFilter,

@@ -98,7 +98,7 @@ pub(super) enum Http2Place {
     Make(Maker),
 }
 
-/// The one request that makes the connection. Dropped without [`Maker::succeed`], the others are told that it failed.
+/// The one request that makes the connection. Dropped without a word (its caller left), the next of the others makes it.
 #[derive(Debug)]
 pub(super) struct Maker {
     pool: Rc<EndpointPool>,

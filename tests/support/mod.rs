@@ -435,3 +435,17 @@ fn has_last_chunk(request: &[u8]) -> bool {
 pub fn refusing() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
+
+impl Proxy {
+    /// The metrics as soon as `reached` holds; where it does not come to it in two seconds, as they are then.
+    pub fn metrics_when(&self, reached: impl Fn(&Metrics) -> bool) -> Metrics {
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            let metrics = self.metrics();
+            if reached(&metrics) || Instant::now() > end {
+                return metrics;
+            }
+            std::thread::yield_now();
+        }
+    }
+}

@@ -3,7 +3,7 @@
 mod load;
 mod services;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::control::watch::FileWatch;
 use crate::metrics::Summary;
 
 use super::cli::DemoArgs;
-use super::run::Proxy;
+use super::logging::FilterHandle;
+use super::run::{Proxy, Signals};
 use super::{check, logging, output, threads};
 
 use load::Client;
@@ -33,12 +34,14 @@ const GOOD_ENOUGH: f64 = 0.95;
 pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<()> {
     let log = logging::start("warn");
     threads::local_runtime()?.block_on(async {
-        let ports = start_services().await.context("cannot start the demo's services")?;
-        let loaded = load_str(CONFIG_PATH, CONFIG, &|name| ports.get(name));
-        if loaded.config.is_none() {
-            bail!("{}", check::findings(&loaded));
-        }
-        let proxy = Proxy::start(Path::new(CONFIG_PATH), loaded, log).await?;
+        let mut signals = Signals::new()?;
+        let services = start_services().await.context("cannot start the demo's services")?;
+        // Who drives it by hand wants ports to remember; whoever has them must not keep the demo from running.
+        let wanted = if args.requests.is_some() { ANY } else { WANTED };
+        let proxy = match start(&services, wanted, log.clone()).await {
+            Err(_) if wanted != ANY => start(&services, ANY, log).await,
+            started => started,
+        }?;
         let blog = proxy.control.bound().into_iter().find(|bound| bound.name == "blog");
         let Some(Address::Tcp(address)) = blog.map(|bound| bound.address) else {
             bail!("the demo's listener is not bound");
@@ -54,7 +57,7 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<()> {
                 let load = spawn_local(load::background(Client::new(address), args.rate));
                 let show = spawn_local(show_each_second(snapshot_summary(&proxy)));
                 let mut watch = FileWatch::new(Path::new("/dev/null"));
-                proxy.until_stopped(&mut watch).await?;
+                proxy.until_stopped(&mut signals, &mut watch).await;
                 load.abort();
                 show.abort();
                 output::stdout("\n");
@@ -65,33 +68,40 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<()> {
     })
 }
 
-/// The values of `${…}` in the demo's file.
-struct Ports(Vec<(&'static str, u16)>);
+/// Values of `${…}` in the demo's file.
+type Ports = [(&'static str, u16)];
 
-impl Ports {
-    fn get(&self, name: &str) -> Option<String> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, port)| port.to_string())
+/// What the proxy listens on where it can.
+const WANTED: &Ports = &[("BLOG_PORT", 8080), ("ADMIN_PORT", 9901)];
+
+/// The system chooses.
+const ANY: &Ports = &[("BLOG_PORT", 0), ("ADMIN_PORT", 0)];
+
+async fn start(services: &Ports, own: &Ports, log: FilterHandle) -> anyhow::Result<Proxy> {
+    let value = |name: &str| {
+        let mut known = services.iter().chain(own);
+        known.find(|(known, _)| *known == name).map(|(_, port)| port.to_string())
+    };
+    let loaded = load_str(CONFIG_PATH, CONFIG, &value);
+    if loaded.config.is_none() {
+        bail!("{}", check::findings(&loaded));
     }
+    Proxy::start(Path::new(CONFIG_PATH), loaded, log).await
 }
 
-async fn start_services() -> std::io::Result<Ports> {
+async fn start_services() -> std::io::Result<Vec<(&'static str, u16)>> {
     let mut ports = Vec::new();
     for (name, behaviour) in [
         ("ARTICLES_PORT", services::articles as fn(u64, &str) -> services::Act),
         ("COMMENTS_PORT", services::comments),
         ("FLAKY_PORT_1", services::flaky),
-        ("FLAKY_PORT_2", services::flaky),
+        ("FLAKY_PORT_2", services::flaky_later),
     ] {
         let service = Service::bind(behaviour).await?;
         ports.push((name, service.address()?.port()));
         drop(spawn_local(service.run()));
     }
-    for (name, wanted) in [("BLOG_PORT", 8080), ("ADMIN_PORT", 9901)] {
-        // A port that is taken must not keep the demo from running.
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).is_ok();
-        ports.push((name, if free { wanted } else { 0 }));
-    }
-    Ok(Ports(ports))
+    Ok(ports)
 }
 
 fn explain(address: SocketAddr, admin: Option<&Address>) {

@@ -30,7 +30,7 @@ fn one(at: &At<'_>) -> Option<Listener> {
     let name = name(at);
     let fields = at.fields(&keys::LISTENER)?;
     let protocol = protocol(&fields);
-    let bind: Option<Address> = fields.required("bind").and_then(|at| at.parsed(str::parse));
+    let bind: Option<Address> = fields.required("bind").and_then(|at| at.address());
     let local = bind.as_ref().is_some_and(Address::is_local);
     let by_address = if local { Direction::Outbound } else { Direction::Inbound };
     let direction = fields.read("direction", |at| direction(&at)).unwrap_or(by_address);

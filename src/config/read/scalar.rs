@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::base::address::{Address, AddressError};
 use crate::base::units::{ByteSize, Rate, Ratio, UnitError, parse_duration};
 
 use crate::config::diagnostic::{either, nearest};
@@ -53,6 +54,12 @@ impl<'a> At<'a> {
                 None
             }
         }
+    }
+
+    /// An address. A port alone is not called a number that lacks quotes: quotes would not help it.
+    pub(super) fn address(&self) -> Option<Address> {
+        let text = &self.scalar("an address like `127.0.0.1:8080`")?.text;
+        text.parse().map_err(|error: AddressError| self.bad_value(text, &error.to_string())).ok()
     }
 
     /// Reports a value that does not fit, with what would.
@@ -146,11 +153,16 @@ impl<'a> At<'a> {
 
     /// `unlimited` as `None`, or what `read` makes of anything else.
     pub(super) fn or_unlimited<T>(self, read: impl FnOnce(Self) -> Option<T>) -> Option<Option<T>> {
-        const MEANT: [&str; 8] = ["0", "0s", "0ms", "-1", "none", "never", "infinite", "infinity"];
+        const MEANT: [&str; 11] =
+            ["0", "0s", "0ms", "-1", "none", "never", "no", "off", "false", "infinite", "infinity"];
         match &self.node.value {
             Value::Scalar(scalar) if scalar.text == "unlimited" => Some(None),
             Value::Scalar(scalar) if MEANT.contains(&scalar.text.as_str()) => {
                 self.bad_value(&scalar.text, "no limit is written `unlimited`");
+                None
+            }
+            Value::Scalar(scalar) if nearest(&scalar.text, ["unlimited"]).is_some() => {
+                self.bad_value(&scalar.text, "did you mean `unlimited`?");
                 None
             }
             _ => read(self).map(Some),

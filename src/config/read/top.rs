@@ -73,11 +73,11 @@ fn label(at: At<'_>) -> Option<String> {
 
 fn admin(at: At<'_>) -> Option<Admin> {
     if let Value::Scalar(_) = at.node.value {
-        return Some(Admin { bind: at.parsed(str::parse)?, token_file: None });
+        return Some(Admin { bind: at.address()?, token_file: None });
     }
     let fields = at.fields(&keys::ADMIN)?;
     let token_file = fields.read("token_file", absolute_path);
-    let bind = fields.required("bind")?.parsed(str::parse)?;
+    let bind = fields.required("bind")?.address()?;
     Some(Admin { bind, token_file })
 }
 

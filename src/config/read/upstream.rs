@@ -144,13 +144,14 @@ fn endpoint(at: &At<'_>) -> Option<EndpointSpec> {
 }
 
 fn address(at: &At<'_>) -> Option<Address> {
-    at.parsed(|text| match text.parse() {
-        Ok(Address::Tcp(address)) if address.port() == 0 => {
-            Err("port 0 cannot be reached".to_owned())
-        }
-        Ok(address) => Ok(address),
-        Err(error) => Err(error.to_string()),
-    })
+    let address = at.address()?;
+    if let Address::Tcp(tcp) = &address
+        && tcp.port() == 0
+    {
+        at.bad_value(&address.to_string(), "port 0 cannot be reached");
+        return None;
+    }
+    Some(address)
 }
 
 fn labels(at: At<'_>) -> Option<BTreeMap<String, String>> {

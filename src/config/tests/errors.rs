@@ -100,6 +100,7 @@ told! {
 told! {
     unknown_key: route("to: articles\ntimout: 2s");
     unknown_key_without_a_near_one: route("to: articles\nfoo: 2s");
+    words_of_other_proxies: "clusters: {}\nlisteners:\n  o:\n    listen: 127.0.0.1:80\n    routes:\n      - match: { prefix: /a }\n        cluster: a\n        retries: { on: 5xx, num_retries: 3 }\nupstreams: { a: { servers: [127.0.0.1:1], lb_policy: round_robin } }\n";
     key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
     key_of_a_later_version: route("to: articles\nhedge: { after: p95 }\nfault: {}");
     scheme_of_a_later_version: upstream("discover: consul://127.0.0.1:8500/articles?passing");
@@ -116,11 +117,15 @@ told! {
     share_out_of_range: upstream("endpoints: [127.0.0.1:1]\nlimits: { retry_budget: 120% }");
     rate_without_unit: upstream("endpoints: [127.0.0.1:1]\nlimits: { retry_budget: { floor: 3 } }");
     zero_for_unlimited: upstream("endpoints: [127.0.0.1:1]\nlimits: { connections: 0 }");
+    unlimited_with_a_slip: upstream("endpoints: [127.0.0.1:1]\nlimits: { pending: unlimted, connections: off }");
     number_out_of_range: top("runtime: { workers: 1000 }");
     word_with_a_slip: listener("bind: 127.0.0.1:80\nprotocol: htpp\nroutes: [{ to: articles }]");
     list_for_a_value: route("to: articles\ntimeout: [1s]");
     nothing_for_a_value: route("to: articles\ntimeout:");
     bind_without_port: listener("bind: 127.0.0.1\nroutes: [{ to: articles }]");
+    bind_of_a_port_alone: listener("bind: 8080\nroutes: [{ to: articles }]");
+    bind_without_an_address: listener("bind: \":8080\"\nroutes: [{ to: articles }]");
+    bind_of_a_name: listener("bind: localhost:8080\nroutes: [{ to: articles }]");
     endpoint_by_name: upstream("endpoints: [articles.internal:5001]");
     discovery_without_port: upstream("discover: dns://articles.internal");
     discovery_of_an_address: upstream("discover: dns://10.0.0.1:80");
@@ -248,8 +253,7 @@ fn a_file_that_cannot_be_read_is_a_finding() {
 #[test]
 fn json_carries_places_and_paths() {
     let loaded = load(&route("to: articles\ntimeout: 2\nrespond: 404"));
-    let text = render_json(&loaded.diagnostics, &loaded.source);
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let json = render_json(&loaded.diagnostics, &loaded.source);
     assert_eq!(json[0]["path"], "listeners.outbound.routes[0].timeout");
     assert_eq!(json[0]["place"]["line"], 6);
     assert_eq!(json[0]["place"]["column"], 18);

@@ -1,0 +1,32 @@
+//! Series of what a configuration no longer names: dropped, so that churn cannot grow `/metrics`.
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+use super::{compile, resolve};
+
+/// Drops the series of the listeners, routes and upstreams that `gone` has and `kept` has not.
+pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
+    for old in &gone.listeners {
+        let names = old.routes.iter().map(|route| &*route.name);
+        match kept.listeners.iter().find(|new| new.name == old.name) {
+            None => {
+                let names = names.chain([compile::UNROUTED]);
+                metrics.downstream.forget_listener(&old.name, names);
+            }
+            Some(new) => {
+                let is_kept = |name: &str| {
+                    name == compile::UNROUTED || new.routes.iter().any(|route| route.name == name)
+                };
+                for name in names.filter(|name| !is_kept(name)) {
+                    metrics.downstream.forget_route(&old.name, name);
+                }
+            }
+        }
+    }
+    let is_kept = |name: &str| kept.upstreams.iter().any(|upstream| upstream.name == name);
+    for old in gone.upstreams.iter().filter(|old| !is_kept(&old.name)) {
+        let suppressed = compile::suppressed_words();
+        metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
+    }
+}
