@@ -581,3 +581,33 @@ fn curl_and_h2load_are_served() {
         }
     }
 }
+
+#[test]
+fn many_small_frames_for_a_slow_reader_do_not_end_the_connection() {
+    // The h2 crate ends the connection where some 8 000 frames below 256 B wait to be read.
+    const FRAMES: usize = 6_000;
+    let upstream = Upstream::serve(|_, stream| {
+        let Some(mut raw) = Raw::accept(stream, None) else { return };
+        while let Some(stream) = raw.request() {
+            raw.answer_head(stream);
+            for _ in 0..FRAMES {
+                raw.send(DATA, 0, stream, b"0123456789");
+            }
+            raw.send(DATA, http2::END_STREAM, stream, b"");
+        }
+    });
+    let proxy = Proxy::start(&to_http2(upstream.address).yaml());
+    run(async {
+        let mut send = connect(proxy.address("outbound")).await.ready().await.unwrap();
+        let (response, _) = send.send_request(get("/"), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        let mut received = 0;
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            received += data.len();
+            body.flow_control().release_capacity(data.len()).unwrap();
+        }
+        assert_eq!(received, FRAMES * 10);
+    });
+}

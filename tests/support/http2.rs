@@ -153,7 +153,10 @@ pub fn run<F: Future>(client: F) -> F::Output {
 pub async fn connect(to: SocketAddr) -> SendRequest<Bytes> {
     let stream = tokio::net::TcpStream::connect(to).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let handshake = h2::client::Builder::new().initial_window_size(1 << 16).handshake(stream);
+    let handshake = h2::client::Builder::new()
+        .initial_window_size(1 << 16)
+        .data_frame_budget(1 << 40)
+        .handshake(stream);
     let (send, connection) = handshake.await.unwrap();
     drop(tokio::task::spawn_local(async move {
         let _ended = connection.await;
