@@ -178,9 +178,8 @@ impl Plan<'_> {
         })?;
         progress.sent = true;
         let connection = progress.connection.insert(connection);
-        let sent = connection.send(request).await;
-        // Asked afterwards: sending is what makes a second use of it.
         let reused = connection.is_reused_http1();
+        let sent = connection.send(request).await;
         sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
     }
 
