@@ -48,7 +48,7 @@ fn check_of_a_valid_file_is_one_line() {
     assert_eq!(code(&output), 0);
     assert_eq!(
         text(&output.stdout),
-        format!("{path}: valid, 0 warnings: 1 listener, 1 route, 0 upstreams\n")
+        format!("{path}: valid: 1 listener, 1 route, 0 upstreams\n")
     );
     assert_eq!(text(&output.stderr), "");
 }
@@ -70,7 +70,8 @@ fn check_tells_every_mistake_of_every_file_with_its_place() {
     }
     let verdicts = text(&output.stdout);
     assert!(verdicts.contains(&format!("{good}: valid")), "{verdicts}");
-    assert!(verdicts.ends_with(&format!("{bad}: 4 errors, 0 warnings\n")), "{verdicts}");
+    assert!(!verdicts.contains(&bad), "{verdicts}");
+    assert!(said.contains(&format!("{bad}: 4 errors, 0 warnings\n")), "{said}");
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn warnings_do_not_fail_a_check() {
     let output = outrigger(&["check", "-c", &path]);
     assert_eq!(code(&output), 0);
     assert!(text(&output.stderr).contains("warning[unused-upstream]"), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("valid, 1 warning:"));
+    assert!(text(&output.stdout).contains(": valid: "), "{}", text(&output.stdout));
 }
 
 #[test]
@@ -187,7 +188,6 @@ fn misuse_is_2_and_shows_the_usage() {
     for args in [
         &[][..],
         &["nonsense"],
-        &["check"],
         &["config"],
         &["run", "--nonsense"],
         &["check", "-c", "x", "--format", "xml"],
