@@ -17,6 +17,10 @@ use crate::base::address::Address;
 /// vanished peer is noticed within 60 s, before cloud load balancers forget the flow (350 s).
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
+/// Bytes that the kernel takes beyond what it can send. Without a bound it takes megabytes, and whoever reads slowly looks
+/// for minutes as if nothing moved: the idle time would cut off a caller that reads 10 kB/s.
+const UNSENT: u32 = 256 * 1024;
+
 /// A connected socket. `Send`, as hyper's upgrades want it.
 #[derive(Debug)]
 pub struct Socket {
@@ -84,7 +88,9 @@ impl Socket {
         let (idle, pause, probes) = KEEPALIVE;
         let keepalive =
             socket2::TcpKeepalive::new().with_time(idle).with_interval(pause).with_retries(probes);
-        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_notsent_lowat(UNSENT)?;
         Ok(Self::new(Stream::Tcp(stream)))
     }
 
