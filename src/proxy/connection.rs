@@ -19,13 +19,13 @@ use tokio::time::Instant;
 
 use crate::base::error::Reason;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
-use crate::io::executor::LocalExecutor;
 use crate::io::reset_watch::ResetWatch;
 use crate::io::socket::{Activity, Socket};
 use crate::io::tick::TICK;
 use crate::snapshot::Protocol;
 
 use super::listener::{Active, Admitted, LocalListener};
+use super::stream::StreamExecutor;
 use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
 use super::{request, tcp};
@@ -185,7 +185,7 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
         let downstream = Rc::clone(&downstream);
         ResetWatch::new(io, move || downstream.stream_was_malformed())
     };
-    let connection = http2::Builder::new(LocalExecutor)
+    let connection = http2::Builder::new(StreamExecutor::new(&downstream))
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .initial_stream_window_size(STREAM_WINDOW)

@@ -10,7 +10,7 @@
 //! 6. [`response`]: the body streams back; its end settles connection, guards, metrics and log.
 //!
 //! Beside it: [`fields`] (what a head has), [`headers`] (what is written into it), [`reply`] (answers of our own),
-//! [`tunnel`] (upgrades and CONNECT), [`tcp`], [`exchange`] (the record of a request), [`access_log`].
+//! [`stream`] (HTTP/2 callers that do not read), [`tunnel`] (upgrades and CONNECT), [`tcp`], [`exchange`] (the record of a request), [`access_log`].
 
 pub mod access_log;
 mod attempt;
@@ -24,6 +24,7 @@ mod listener;
 mod reply;
 mod request;
 mod response;
+mod stream;
 mod tcp;
 mod tunnel;
 mod watch;

@@ -38,6 +38,8 @@ pub(super) struct ResponseBody {
 #[derive(Debug)]
 pub(super) struct Flow {
     incoming: Option<Incoming>,
+    /// What is left of a piece that was too large for the caller's protocol.
+    rest: Bytes,
     /// Taken when it is given back.
     connection: Option<Connection>,
     deadline: Timer,
@@ -51,6 +53,10 @@ pub(super) struct Flow {
     _endpoint: EndpointGuard,
     _slot: Option<Slot>,
 }
+
+/// Bytes handed to an HTTP/2 stream at once: a DATA frame. hyper asks for more when all of it was sent, so that each asking
+/// tells that the caller reads; and no more than this waits for a caller that does not.
+const PIECE: usize = 16 * 1024;
 
 /// Why an answer was cut short.
 #[derive(Debug, thiserror::Error)]
@@ -119,8 +125,12 @@ impl ResponseBody {
         Self { local: Bytes::new(), exchange: None }
     }
 
+    fn flow(&self) -> Option<&Flow> {
+        self.exchange.as_ref()?.flow.as_ref()
+    }
+
     fn incoming(&self) -> Option<&Incoming> {
-        self.exchange.as_ref()?.flow.as_ref()?.incoming.as_ref()
+        self.flow()?.incoming.as_ref()
     }
 }
 
@@ -134,6 +144,7 @@ impl Flow {
     ) -> Self {
         Self {
             incoming: None,
+            rest: Bytes::new(),
             connection,
             deadline,
             idle: None,
@@ -177,11 +188,15 @@ impl Exchange {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let moved = self.moved();
+        self.downstream.turn().ask();
         let Some(flow) = &mut self.flow else { return Poll::Ready(None) };
         if flow.deadline.poll_elapsed(cx).is_ready() {
             return self.cut(Reason::Timeout, "the deadline passed in the middle of the answer");
         }
         let Some(incoming) = &mut flow.incoming else { return Poll::Ready(None) };
+        if !flow.rest.is_empty() {
+            return Poll::Ready(Some(Ok(self.next_piece())));
+        }
         let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
             ready!(flow.poll_idle(cx, &self.downstream.worker.tick, moved));
             return self.cut(Reason::StreamIdle, "nothing moved for the route's idle time");
@@ -194,18 +209,32 @@ impl Exchange {
             Some(Err(error)) => return self.broken(&error),
             Some(Ok(frame)) => frame,
         };
-        let (ended, trailers) = (incoming.is_end_stream(), flow.trailers);
-        if let Some(data) = frame.data_ref() {
-            self.sent += data.len() as u64;
+        match frame.into_trailers() {
+            Ok(fields) => {
+                let passed_on = flow.trailers;
+                self.end_with(fields, passed_on)
+            }
+            Err(frame) => {
+                flow.rest = frame.into_data().unwrap_or_default();
+                Poll::Ready(Some(Ok(self.next_piece())))
+            }
         }
-        let frame = match frame.into_trailers() {
-            Ok(fields) => return self.end_with(fields, trailers),
-            Err(frame) => frame,
+    }
+
+    /// What is handed over at once.
+    fn next_piece(&mut self) -> Frame<Bytes> {
+        let Some(flow) = &mut self.flow else { return Frame::data(Bytes::new()) };
+        let most = if self.head.version == Version::HTTP_2 { PIECE } else { usize::MAX };
+        let piece = if flow.rest.len() <= most {
+            std::mem::take(&mut flow.rest)
+        } else {
+            flow.rest.split_to(most)
         };
-        if ended {
+        self.sent += piece.len() as u64;
+        if flow.rest.is_empty() && flow.incoming.as_ref().is_none_or(Body::is_end_stream) {
             self.finish();
         }
-        Poll::Ready(Some(Ok(frame)))
+        Frame::data(piece)
     }
 
     /// Trailers are the last of an answer: hyper asks for nothing behind them.
@@ -266,7 +295,9 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.local.is_empty() && self.incoming().is_none_or(Body::is_end_stream)
+        self.local.is_empty()
+            && self.flow().is_none_or(|flow| flow.rest.is_empty())
+            && self.incoming().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

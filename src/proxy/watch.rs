@@ -13,6 +13,7 @@ use crate::base::error::Reason;
 use crate::io::tick::{Alarm, TICK};
 
 use super::connection::Downstream;
+use super::stream::Turn;
 use super::worker::Stop;
 
 /// What a connection's limits of time go by.
@@ -33,6 +34,8 @@ pub(super) struct Clock {
     cut_for: Cell<Option<Reason>>,
     /// When the head that is arriving began to.
     head_since: Cell<Option<Instant>>,
+    /// What the answer of an HTTP/2 stream has done.
+    turn: Turn,
 }
 
 impl Clock {
@@ -49,6 +52,7 @@ impl Clock {
             moved_by_then: Cell::new(0),
             cut_for: Cell::new(None),
             head_since: Cell::new(None),
+            turn: Turn::default(),
         }
     }
 }
@@ -60,18 +64,19 @@ impl Downstream {
         self.clock.head_since.set(None);
     }
 
-    /// An HTTP/1 answer that is not out by `cut_at`, or does not move for `idle`, is cut off even while its caller does
-    /// not read: hyper does not ask its body for more then. (HTTP/2 answers are not: their connection has others.)
+    /// An answer that is not out by `cut_at`, or does not move for `idle`, is cut off even while its caller does not read:
+    /// hyper does not ask its body for more then. HTTP/1 ends with its connection, HTTP/2 with its stream.
     pub(super) fn limit_answer(
         &self,
         cut_at: Option<Instant>,
         idle: Option<Duration>,
         now: Instant,
     ) {
+        let clock = &self.clock;
         if self.http2 {
+            clock.turn.begin(cut_at, idle);
             return;
         }
-        let clock = &self.clock;
         clock.cut_at.set(cut_at);
         clock.idle.set(idle);
         clock.moved_by_then.set(self.activity.bytes_moved());
@@ -87,6 +92,18 @@ impl Downstream {
         }
         clock.stalls_at.set(clock.idle.get().map(|idle| Instant::now() + idle));
         true
+    }
+
+    /// What the answer of the stream whose turn it is has done.
+    pub(super) fn turn(&self) -> &Turn {
+        &self.clock.turn
+    }
+
+    /// Lets `end` end a stream, for `reason`.
+    pub(super) fn cut_stream(&self, reason: Reason, end: impl FnOnce()) {
+        self.clock.cut_for.set(Some(reason));
+        end();
+        self.clock.cut_for.set(None);
     }
 
     /// Why the answer was cut off, where the connection's limits have done it.
