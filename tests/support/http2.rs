@@ -155,6 +155,9 @@ pub async fn connect(to: SocketAddr) -> SendRequest<Bytes> {
     stream.set_nodelay(true).unwrap();
     let handshake = h2::client::Builder::new()
         .initial_window_size(1 << 16)
+        // One stream that is not read must not hold back the others.
+        .initial_connection_window_size(1 << 20)
+        // Many small frames may wait.
         .data_frame_budget(1 << 40)
         .handshake(stream);
     let (send, connection) = handshake.await.unwrap();
