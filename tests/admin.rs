@@ -488,7 +488,10 @@ fn every_field_of_the_access_log_is_documented() {
             assert!(fits, "{field} is no {kind}: {value}");
             seen.insert(field.as_str());
         }
-        for field in fields.keys().filter(|field| !["grpc_status", "retry_suppressed", "detail"].contains(field)) {
+        for field in fields
+            .keys()
+            .filter(|field| !["grpc_status", "retry_suppressed", "detail"].contains(field))
+        {
             assert!(line.get(field).is_some(), "{field} is missing in {line}");
         }
     }

@@ -46,10 +46,7 @@ fn check_of_a_valid_file_is_one_line() {
     let (_dir, path) = file(VALID);
     let output = outrigger(&["check", "-c", &path]);
     assert_eq!(code(&output), 0);
-    assert_eq!(
-        text(&output.stdout),
-        format!("{path}: valid: 1 listener, 1 route, 0 upstreams\n")
-    );
+    assert_eq!(text(&output.stdout), format!("{path}: valid: 1 listener, 1 route, 0 upstreams\n"));
     assert_eq!(text(&output.stderr), "");
 }
 
