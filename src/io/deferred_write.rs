@@ -10,7 +10,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -48,15 +48,29 @@ struct Inner<S> {
     sent: usize,
     /// A failed push, told to the next reader or writer.
     failed: Option<io::ErrorKind>,
+    /// Woken by the next bytes that arrive, or the end.
+    on_read: Option<Waker>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> DeferredWrite<S> {
     /// Wraps a connected socket. Every future that drives the connection must be wrapped in [`Pushed`] with the pusher,
     /// or nothing is ever sent.
     pub fn new(socket: S) -> (Self, Pusher<S>) {
-        let inner =
-            Rc::new(RefCell::new(Inner { socket, buffer: Vec::new(), sent: 0, failed: None }));
+        let inner = Rc::new(RefCell::new(Inner {
+            socket,
+            buffer: Vec::new(),
+            sent: 0,
+            failed: None,
+            on_read: None,
+        }));
         (Self(Rc::clone(&inner)), Pusher(inner))
+    }
+}
+
+impl<S> Pusher<S> {
+    /// Wakes `waiting` once, after the turn of the connection's task in which something arrives.
+    pub fn wake_on_read(&self, waiting: &Waker) {
+        self.0.borrow_mut().on_read = Some(waiting.clone());
     }
 }
 
@@ -129,7 +143,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for DeferredWrite<S> {
     ) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         inner.check()?;
-        Pin::new(&mut inner.socket).poll_read(cx, buf)
+        let polled = Pin::new(&mut inner.socket).poll_read(cx, buf);
+        if polled.is_ready()
+            && let Some(waiting) = inner.on_read.take()
+        {
+            waiting.wake();
+        }
+        polled
     }
 }
 

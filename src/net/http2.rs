@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use h2::Reason as H2Reason;
@@ -46,17 +47,18 @@ struct Shared {
 }
 
 impl Http2 {
-    /// Starts HTTP/2 with prior knowledge on a connected socket. `held` is dropped when the connection has ended.
+    /// Starts HTTP/2 with prior knowledge on a connected socket, and waits for the peer's SETTINGS: before them nobody knows
+    /// how many streams it takes, nor whether it speaks HTTP/2 at all. `held` is dropped when the connection has ended.
     ///
     /// # Errors
-    /// [`SendFailure::NotSent`]: nothing of a request was sent yet.
+    /// [`NotStarted`]: nothing of a request was sent yet.
     pub async fn start(
         socket: Socket,
         now: Instant,
         held: impl Sized + 'static,
-    ) -> Result<Self, SendFailure> {
+    ) -> Result<Self, NotStarted> {
         let (io, pusher) = DeferredWrite::new(socket);
-        let executor = PushingExecutor::new(pusher);
+        let executor = PushingExecutor::new(pusher.clone());
         let (send, mut connection) = http2::Builder::new(executor.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -64,9 +66,21 @@ impl Http2 {
             .max_header_list_size(MAX_HEAD)
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1)
+            .initial_max_send_streams(0)
             .handshake(TokioIo::new(io))
             .await
-            .map_err(|_| SendFailure::NotSent)?;
+            .map_err(|_| NotStarted)?;
+        std::future::poll_fn(|cx| {
+            let ended = Pin::new(&mut connection).poll(cx).is_ready();
+            // hyper reads in a task of its own, which does not tell this one of SETTINGS.
+            pusher.wake_on_read(cx.waker());
+            match connection.current_max_send_streams() {
+                _ if ended => Poll::Ready(Err(NotStarted)),
+                0 => Poll::Pending,
+                _ => Poll::Ready(Ok(())),
+            }
+        })
+        .await?;
         let shared = Rc::new(Shared {
             made: now,
             used: Cell::new(0),
@@ -140,6 +154,11 @@ impl Http2 {
         }
     }
 }
+
+/// The peer ended the connection before it said anything in HTTP/2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the upstream does not answer in HTTP/2")]
+pub struct NotStarted;
 
 /// One stream of a connection.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::io::socket::Socket;
 use crate::io::tick::Tick;
 use crate::metrics::GaugeGuard;
 use crate::net::http2::StreamGuard;
-use crate::net::{Connect, Http1, Http2, SendFailure, Target};
+use crate::net::{Connect, Http1, Http2, Target};
 use crate::policy::limits::{Permit, Resource};
 use crate::policy::retry_budget::RetryBudget;
 
@@ -364,7 +364,7 @@ impl LocalUpstream {
         ProxyError::new(Reason::ConnectFailed, detail)
     }
 
-    fn failed(&self, endpoint: &Endpoint, error: &SendFailure) -> ProxyError {
+    fn failed(&self, endpoint: &Endpoint, error: &impl std::fmt::Display) -> ProxyError {
         let upstream = &self.upstream.name;
         let detail = format!("upstream {upstream}, endpoint {}: {error}", endpoint.address);
         ProxyError::new(Reason::ConnectFailed, detail)
