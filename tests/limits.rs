@@ -199,3 +199,40 @@ fn callers_that_leave_at_any_point_leave_nothing_behind() {
     let line = proxy.access_line(|line| line["status"] == 499);
     assert_eq!((&line["reason"], &line["flag"]), (&"client_gone".into(), &"DC".into()));
 }
+
+#[test]
+fn what_waits_in_our_queue_is_not_charged_to_the_endpoint() {
+    let gate = Gate::new("done");
+    let limits = "limits: { in_flight: 1, pending: 4, queue: 10s }";
+    let setup = Setup::new(&[gate.upstream.address]).upstream(limits).route("timeout: 15s");
+    let proxy = Proxy::start(&setup.yaml());
+    let to = proxy.address("outbound");
+    let running = asks(to, 1);
+    gate.arrived();
+    let late = support::http(to, "GET", "/", &[("x-outrigger-timeout-ms", "200")], b"");
+    assert_eq!((late.status, late.header("x-outrigger-reason")), (504, Some("timeout")));
+    gate.open(1);
+    assert_eq!(statuses(running), [200]);
+    let pages = get(proxy.address("admin"), "/upstreams").text();
+    let pages: serde_json::Value = serde_json::from_str(&pages).unwrap();
+    let endpoint = &pages[0]["endpoints"][0];
+    assert_eq!((&endpoint["requests"], &endpoint["failures"]), (&1.into(), &0.into()), "{pages}");
+    let metrics = proxy.metrics();
+    let attempts = metrics.sum("outrigger_upstream_attempts_total", &[]);
+    assert!((attempts - 1.0).abs() < 0.5, "{attempts}");
+}
+
+#[test]
+fn an_attempt_whose_caller_left_is_counted() {
+    let upstream = silent();
+    let proxy = Proxy::start(&Setup::new(&[upstream.address]).yaml());
+    let mut caller = Connection::open(proxy.address("outbound"));
+    caller.request("GET", "/", &[], b"");
+    proxy.wait_metrics("in flight", |metrics| gauge(metrics, "upstream_in_flight") > 0.5);
+    drop(caller);
+    let cancelled = [("outcome", "cancelled")];
+    proxy.wait_metrics("counted", |metrics| {
+        metrics.sum("outrigger_upstream_attempts_total", &cancelled) > 0.5
+    });
+    nothing_is_held(&proxy);
+}

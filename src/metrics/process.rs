@@ -23,8 +23,6 @@ pub struct ProcessMetrics {
     pub workers: IntGauge,
     /// Trailers that an HTTP/1 caller did not ask for (`TE: trailers`).
     pub trailers_dropped: IntCounter,
-    /// Informational responses of an upstream other than 100 and 101.
-    pub informational_dropped: IntCounter,
     /// Malformed timeout headers of callers, ignored.
     pub bad_deadlines_dropped: IntCounter,
 }
@@ -43,7 +41,6 @@ impl ProcessMetrics {
             draining: register.gauge(names::DRAINING)?,
             workers: register.gauge(names::WORKERS)?,
             trailers_dropped: dropped.with_label_values(&["trailers"]),
-            informational_dropped: dropped.with_label_values(&["informational_response"]),
             bad_deadlines_dropped: dropped.with_label_values(&["malformed_timeout_header"]),
         })
     }

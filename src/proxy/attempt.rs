@@ -11,7 +11,7 @@ use crate::balance::Tried;
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
-use crate::metrics::AttemptOutcome;
+use crate::metrics::{AttemptOutcome, UpstreamMetrics};
 use crate::net::{SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
@@ -42,7 +42,6 @@ pub(super) struct Plan<'a> {
 /// How far an attempt has come, and what it holds.
 #[derive(Debug, Default)]
 struct Progress {
-    slot: Option<Slot>,
     connection: Option<Connection>,
     /// The request was handed to the connection.
     sent: bool,
@@ -55,9 +54,29 @@ pub(super) struct Failed {
     pub(super) error: ProxyError,
 }
 
-impl Failed {
-    fn last(error: ProxyError) -> Self {
-        Self { end: AttemptEnd::Final, error }
+/// An attempt that is under way. A caller that leaves drops it: then the endpoint took at least this long.
+struct Ongoing<'a> {
+    guard: Option<EndpointGuard>,
+    metrics: &'a UpstreamMetrics,
+}
+
+impl<'a> Ongoing<'a> {
+    fn new(guard: EndpointGuard, metrics: &'a UpstreamMetrics) -> Self {
+        Self { guard: Some(guard), metrics }
+    }
+
+    /// It has ended by itself: its end is told by the one who knows it.
+    fn end(mut self) -> Option<EndpointGuard> {
+        self.guard.take()
+    }
+}
+
+impl Drop for Ongoing<'_> {
+    fn drop(&mut self) {
+        if let Some(guard) = &self.guard {
+            self.metrics.attempt(AttemptOutcome::Cancelled);
+            guard.settle(Outcome::Cancelled, Instant::now());
+        }
     }
 }
 
@@ -81,6 +100,7 @@ impl Plan<'_> {
     /// response goes into the `exchange`.
     pub(super) async fn attempt(
         &self,
+        slot: Slot,
         endpoint: &Arc<Endpoint>,
         fresh: bool,
         request: Request<RequestBody>,
@@ -89,7 +109,7 @@ impl Plan<'_> {
     ) -> Result<UpstreamResponse, Failed> {
         let bound = self.deadline.of_attempt(self.per_try, start);
         let mut timer = self.worker.tick.timer(self.or_idle(bound, start));
-        let guard = endpoint.start(start);
+        let ongoing = Ongoing::new(endpoint.start(start), &self.local.upstream.metrics);
         let mut progress = Progress::default();
         let answered = {
             let mut asking = pin!(self.ask(endpoint, fresh, request, &mut progress));
@@ -108,6 +128,7 @@ impl Plan<'_> {
         };
         let now = Instant::now();
         let metrics = &self.local.upstream.metrics;
+        let guard = ongoing.end();
         match answered
             .unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)))
         {
@@ -116,13 +137,15 @@ impl Plan<'_> {
                 let status = if self.grpc { grpc_status(response.headers()) } else { None };
                 exchange.grpc_status = status;
                 exchange.head_at = Some(now);
-                self.settle(&guard, response.status(), status, now);
-                exchange.flow = Some(Flow::new(timer, guard, progress.connection, progress.slot));
+                self.settle(guard.as_ref(), response.status(), status, now);
+                exchange.flow = Some(Flow::new(timer, guard, progress.connection, slot));
                 Ok(response)
             }
             Err(failed) => {
                 metrics.attempt(outcome_word(failed.error.reason));
-                guard.settle(Outcome::of_reason(failed.error.reason), now);
+                if let Some(guard) = guard {
+                    guard.settle(Outcome::of_reason(failed.error.reason), now);
+                }
                 Err(failed)
             }
         }
@@ -141,16 +164,18 @@ impl Plan<'_> {
 
     fn settle(
         &self,
-        guard: &EndpointGuard,
+        guard: Option<&EndpointGuard>,
         status: StatusCode,
         grpc_status: Option<u8>,
         now: Instant,
     ) {
         let outcome = Outcome::of_response(status, grpc_status);
-        if classify::is_overload(status, grpc_status) {
-            guard.settle_overloaded(now);
-        } else {
-            guard.settle(outcome, now);
+        match guard {
+            Some(guard) if classify::is_overload(status, grpc_status) => {
+                guard.settle_overloaded(now);
+            }
+            Some(guard) => guard.settle(outcome, now),
+            None => {}
         }
         self.local.upstream.metrics.attempt(match outcome {
             Outcome::Failure => AttemptOutcome::Failure,
@@ -166,8 +191,6 @@ impl Plan<'_> {
         progress: &mut Progress,
     ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
-        let slot = self.local.enter(tick, deadline).await.map_err(Failed::last)?;
-        progress.slot = Some(slot);
         let connected = self.local.connect(endpoint, self.http2, fresh, tick, deadline).await;
         let connection = connected.map_err(|error| Failed {
             end: match error.reason {

@@ -129,9 +129,12 @@ fn is_authority(host: &[u8]) -> bool {
     }
 }
 
+/// 0 to 65535 in digits.
 fn is_port(port: &[u8]) -> bool {
-    let digits = port.iter().all(u8::is_ascii_digit);
-    digits && std::str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok())
+    let value = port.iter().try_fold(0_u32, |value, digit| {
+        (digit.is_ascii_digit() && value < 65_536).then(|| value * 10 + u32::from(digit - b'0'))
+    });
+    !port.is_empty() && value.is_some_and(|value| value < 65_536)
 }
 
 fn is_sound(authority: &Authority) -> bool {

@@ -188,11 +188,21 @@ async fn attempts(
             };
             return Err(ProxyError::new(reason, text));
         }
+        // A place first: what waits in our own queue is no concern of the endpoint's.
+        let slot = match plan.local.try_enter() {
+            Some(slot) => slot,
+            None => {
+                let waiting = plan.local.enter(&plan.worker.tick, plan.deadline.overall);
+                let entered = Box::pin(waiting).await;
+                now = Instant::now();
+                entered.map_err(|error| whole(error, may_have_run))?
+            }
+        };
         let endpoint = plan.pick(&mut tried, now).map_err(|error| whole(error, may_have_run))?;
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(&endpoint));
         let request = attempt_request(exchange, route, plan, told, body, now);
-        let ended = plan.attempt(&endpoint, resent_once, request, exchange, now).await;
+        let ended = plan.attempt(slot, &endpoint, resent_once, request, exchange, now).await;
         let end = match &ended {
             Ok(response) => AttemptEnd::Response {
                 status: response.status(),

@@ -89,7 +89,10 @@ fn new_id(rng: &mut Rng) -> HeaderValue {
             pair[1] = HEX[usize::from(byte & 15)];
         }
     }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+    let mut id = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"));
+    // Tells HTTP/2 not to index it: each is seen once, and would push what repeats out of the table.
+    id.set_sensitive(true);
+    id
 }
 
 /// Brings the fields of a request into the form of HTTP/1.

@@ -72,7 +72,8 @@ pub(super) async fn handle(
 }
 
 fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Result<Response<ResponseBody>, Broken> {
-    tracing::info!(
+    // The access log has a line of it: a hostile peer must not fill the process's log as well.
+    tracing::debug!(
         listener = %exchange.active.listener.name, peer = %exchange.downstream.peer,
         reason = refusal.reason.word(), detail = refusal.detail, "refused a request"
     );

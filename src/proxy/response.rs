@@ -50,8 +50,8 @@ pub(super) struct Flow {
     moved: u64,
     /// The caller can take trailers, and knows of them.
     trailers: bool,
-    _endpoint: EndpointGuard,
-    _slot: Option<Slot>,
+    /// In flight at the endpoint, and in its place at the upstream, until the upstream has said all.
+    held: Option<(Option<EndpointGuard>, Slot)>,
 }
 
 /// Bytes handed to an HTTP/2 stream at once: a DATA frame. hyper asks for more when all of it was sent, so that each asking
@@ -138,9 +138,9 @@ impl Flow {
     /// What an attempt holds when its answer has begun.
     pub(super) fn new(
         deadline: Timer,
-        endpoint: EndpointGuard,
+        endpoint: Option<EndpointGuard>,
         connection: Option<Connection>,
-        slot: Option<Slot>,
+        slot: Slot,
     ) -> Self {
         Self {
             incoming: None,
@@ -151,8 +151,7 @@ impl Flow {
             idle_after: None,
             moved: 0,
             trailers: false,
-            _endpoint: endpoint,
-            _slot: slot,
+            held: Some((endpoint, slot)),
         }
     }
 
@@ -172,7 +171,11 @@ impl Exchange {
     /// The whole answer was handed over.
     fn finish(&mut self) {
         self.complete = true;
-        let taken = self.flow.as_mut().and_then(|flow| flow.connection.take());
+        // The upstream has said all: however slow the caller reads, its place is free.
+        let taken = self.flow.as_mut().and_then(|flow| {
+            flow.held = None;
+            flow.connection.take()
+        });
         if let Some(body) = self.body.as_ref().filter(|body| !body.is_complete()) {
             // The answer came before the request's end: the connection is in the middle of a message, as the caller's is.
             body.abandon();

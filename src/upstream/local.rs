@@ -78,7 +78,18 @@ impl LocalUpstream {
         self.budget.borrow_mut()
     }
 
-    /// A place for one attempt; waits for one as long as the upstream's `queue` and `deadline` allow.
+    /// A place for one attempt, if there is one and nobody waits for it.
+    pub fn try_enter(self: &Rc<Self>) -> Option<Slot> {
+        let take = || self.upstream.limits.try_in_flight();
+        self.slots.unless_others_wait(take).map(|permit| self.slot(permit))
+    }
+
+    fn slot(self: &Rc<Self>, permit: Permit) -> Slot {
+        let gauge = GaugeGuard::of(&self.upstream.metrics.in_flight);
+        Slot { permit: Some(permit), local: Rc::clone(self), _in_flight: gauge }
+    }
+
+    /// Waits for a place for one attempt as long as the upstream's `queue` and `deadline` allow.
     ///
     /// # Errors
     /// `limit_reached` when too many wait, `queue_timeout`, or `timeout` when the deadline comes first.
@@ -87,16 +98,12 @@ impl LocalUpstream {
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<Slot, ProxyError> {
+        if let Some(slot) = self.try_enter() {
+            return Ok(slot);
+        }
         let take = || self.upstream.limits.try_in_flight();
-        let permit = match self.slots.unless_others_wait(take) {
-            Some(permit) => permit,
-            None => self.wait(&self.slots, tick, deadline, take).await?,
-        };
-        Ok(Slot {
-            permit: Some(permit),
-            local: Rc::clone(self),
-            _in_flight: GaugeGuard::of(&self.upstream.metrics.in_flight),
-        })
+        let permit = self.wait(&self.slots, tick, deadline, take).await?;
+        Ok(self.slot(permit))
     }
 
     async fn wait<T>(
