@@ -83,6 +83,14 @@ fn our_own_answers_carry_the_status_that_fits() {
 }
 
 #[test]
+fn a_stream_that_is_cut_off_ends_with_a_status() {
+    let Some(service) = Service::start() else { return };
+    let proxy = service.run(&service.setup().route("idle: 400ms"), "cut");
+    let line = proxy.access_line(|line| line["path"] == "/test.Echo/Still");
+    assert_eq!((&line["grpc_status"], &line["reason"]), (&4.into(), &"stream_idle".into()));
+}
+
+#[test]
 fn a_cancelled_call_is_cancelled_at_the_upstream() {
     let Some(service) = Service::start() else { return };
     let proxy = service.run(&service.setup(), "cancel");

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE};
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::base::error::{ProxyError, Reason};
 use crate::policy::classify::{grpc_code, http_status};
@@ -94,12 +94,17 @@ fn grpc(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBod
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
-    let message = format!("{}: {}", error.reason, error.detail);
-    if let Ok(message) = HeaderValue::from_str(&percent_encoded(&message)) {
-        headers.insert("grpc-message", message);
-    }
+    write_grpc_status(headers, error.reason, &error.detail);
     response
+}
+
+/// The end of a gRPC call: in the head of an answer, or in its trailers.
+pub(super) fn write_grpc_status(fields: &mut HeaderMap, reason: Reason, detail: &str) {
+    fields.insert("grpc-status", HeaderValue::from(u16::from(grpc_code(reason))));
+    let message = format!("{reason}: {detail}");
+    if let Ok(message) = HeaderValue::from_str(&percent_encoded(&message)) {
+        fields.insert("grpc-message", message);
+    }
 }
 
 /// `grpc-message` is percent-encoded (gRPC over HTTP/2, "Percent-Encoded").

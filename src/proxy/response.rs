@@ -24,6 +24,7 @@ use crate::upstream::{Connection, Slot};
 
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
+use super::reply;
 
 /// The body of an answer. Its drop ends the request.
 #[derive(Debug)]
@@ -274,6 +275,14 @@ impl Exchange {
         if self.head.version != Version::HTTP_2 {
             // Where the end of the connection is the end of the body, only a reset tells (HTTP/1.0).
             self.downstream.activity.reset_on_close();
+        } else if self.grpc {
+            // A call has its own way to say how it ended; of a reset the caller would only know that something is wrong.
+            let mut fields = HeaderMap::new();
+            reply::write_grpc_status(&mut fields, reason, detail);
+            fields.insert(reply::REASON, HeaderValue::from_static(reason.word()));
+            self.grpc_status = Some(classify::grpc_code(reason));
+            self.flow = None;
+            return Poll::Ready(Some(Ok(Frame::trailers(fields))));
         }
         Poll::Ready(Some(Err(CutShort(reason))))
     }

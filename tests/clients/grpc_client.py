@@ -105,16 +105,19 @@ def timeout():
 
 
 def limit():
-    held = unary("Mute").future(b"", timeout=20)
-    end = time.monotonic() + 15
-    while True:
-        # Until the first has its place, another may get it and wait for its own deadline.
-        error = failure(unary("Mute"), b"", timeout=0.5)
-        if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() > end:
-            break
-    same(error.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
-    same(dict(error.trailing_metadata())["x-outrigger-reason"], "limit_reached")
+    held = channel.unary_stream("/test.Echo/Endless")(b"")
+    same(next(held), b"more")
+    ours(grpc.StatusCode.RESOURCE_EXHAUSTED, "limit_reached")
     held.cancel()
+
+
+def cut():
+    """Of a stream whose head was there already."""
+    stream = channel.unary_stream("/test.Echo/Still")(b"", timeout=20)
+    same(next(stream), b"once")
+    error = failure(next, stream)
+    same(error.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+    same(dict(error.trailing_metadata())["x-outrigger-reason"], "stream_idle")
 
 
 def cancel():

@@ -76,6 +76,13 @@ def endless(request, context):
         time.sleep(0.02)
 
 
+def still(request, context):
+    yield b"once"
+    ended = threading.Event()
+    context.add_callback(ended.set)
+    ended.wait(30)
+
+
 def up(requests, context):
     return str(sum(len(request) for request in requests)).encode()
 
@@ -92,7 +99,7 @@ def count(request, context):
 
 class Handlers(grpc.GenericRpcHandler):
     unary = {"Unary": unary, "Hang": hang, "Mute": mute, "Remaining": remaining, "Count": count}
-    streaming = {"Down": down, "Endless": endless}
+    streaming = {"Down": down, "Endless": endless, "Still": still}
 
     def service(self, details):
         name = details.method.removeprefix("/test.Echo/")
