@@ -12,6 +12,8 @@ RUN mkdir -p src benches \
     && cargo build --release --locked \
     && rm -r src benches
 COPY . .
+# docker build --build-arg OUTRIGGER_COMMIT=$(git rev-parse --short=12 HEAD): what `--version` says.
+ARG OUTRIGGER_COMMIT=unknown
 # Newer than what the layer above left, else cargo keeps the empty program.
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked
