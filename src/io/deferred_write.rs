@@ -50,6 +50,9 @@ struct Inner<S> {
     failed: Option<io::ErrorKind>,
     /// Woken by the next bytes that arrive, or the end.
     on_read: Option<Waker>,
+    /// The task that drives the connection. A socket knows one waiting writer only, and it must be this one: hyper's other
+    /// tasks push as well, but they may end, and they do not go on writing when the socket can take more.
+    owner: Option<Waker>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> DeferredWrite<S> {
@@ -62,6 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> DeferredWrite<S> {
             sent: 0,
             failed: None,
             on_read: None,
+            owner: None,
         }));
         (Self(Rc::clone(&inner)), Pusher(inner))
     }
@@ -77,6 +81,25 @@ impl<S> Pusher<S> {
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn check(&self) -> io::Result<()> {
         self.failed.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    /// Remembers the task that drives the connection: the one that reads and writes.
+    fn note_owner(&mut self, cx: &Context<'_>) {
+        match &mut self.owner {
+            Some(owner) => owner.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Sends the buffer, on behalf of whichever task; the owner goes on when the socket can take more.
+    fn push(&mut self) {
+        // Who has written was noted as the owner.
+        let Some(owner) = self.owner.take() else { return };
+        if let Poll::Ready(Err(_)) = self.poll_push(&mut Context::from_waker(&owner)) {
+            // The connection learns of it from its next read or write.
+            owner.wake_by_ref();
+        }
+        self.owner = Some(owner);
     }
 
     /// Sends the buffer. Ready when it is empty.
@@ -110,6 +133,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        self.note_owner(cx);
         let size: usize = bufs.iter().map(|buf| buf.len()).sum();
         let unsent = self.buffer.len() - self.sent;
         if size >= PASS_THROUGH || unsent + size > HIGH_WATER {
@@ -143,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for DeferredWrite<S> {
     ) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         inner.check()?;
+        inner.note_owner(cx);
         let polled = Pin::new(&mut inner.socket).poll_read(cx, buf);
         if polled.is_ready()
             && let Some(waiting) = inner.on_read.take()
@@ -215,11 +240,8 @@ impl<F: Future, S: AsyncWrite + Unpin> Future for Pushed<F, S> {
         let this = self.project();
         let polled = this.future.poll(cx);
         let mut inner = this.pusher.0.borrow_mut();
-        if inner.buffer.len() > inner.sent
-            && let Poll::Ready(Err(_)) = inner.poll_push(cx)
-        {
-            // The connection learns of it from its next read or write.
-            cx.waker().wake_by_ref();
+        if inner.buffer.len() > inner.sent {
+            inner.push();
         }
         polled
     }
@@ -304,6 +326,36 @@ mod tests {
         };
         let ((), received) = tokio::join!(Pushed::new(writing, pusher), reading);
         assert!(received == [sent.as_slice(), sent.as_slice()].concat());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_pushes_and_ends_takes_no_wake_up_with_it() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let (mut deferred, pusher) = DeferredWrite::new(near);
+        let sent = vec![7; 3 * HIGH_WATER];
+        let local = tokio::task::LocalSet::new();
+        let received = local.run_until(async {
+            let pieces = sent.clone();
+            let connection = Pushed::new(
+                async move {
+                    for piece in pieces.chunks(1_000) {
+                        deferred.write_all(piece).await.unwrap();
+                    }
+                    deferred.shutdown().await.unwrap();
+                },
+                pusher.clone(),
+            );
+            let connection = tokio::task::spawn_local(connection);
+            tokio::task::yield_now().await;
+            assert!(!connection.is_finished(), "the socket is full");
+            let other = Pushed::new(std::future::ready(()), pusher.clone());
+            tokio::task::spawn_local(other).await.unwrap();
+            let mut received = vec![0; 3 * HIGH_WATER];
+            far.read_exact(&mut received).await.unwrap();
+            received
+        });
+        let received = tokio::time::timeout(std::time::Duration::from_secs(20), received).await;
+        assert!(received.unwrap() == sent);
     }
 
     #[tokio::test]
