@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use http2::{CANCEL, DATA, HEADERS, REFUSED_STREAM, RST_STREAM, Raw, ask, connect, get, post, run};
+use http2::{
+    ACK, CANCEL, DATA, HEADERS, PING, REFUSED_STREAM, RST_STREAM, Raw, ask, connect, get, post, run,
+};
 use support::{Connection, PATIENCE, Proxy, Upstream, http, read_request};
 use traffic::{Setup, drain, field, ok, program};
 
@@ -586,7 +588,8 @@ fn curl_and_h2load_are_served() {
 fn many_small_frames_for_a_slow_reader_do_not_end_the_connection() {
     // The h2 crate ends the connection where some 8 000 frames below 256 B wait to be read.
     const FRAMES: usize = 6_000;
-    let upstream = Upstream::serve(|_, stream| {
+    let (all_sent, sent) = std::sync::mpsc::channel();
+    let upstream = Upstream::serve(move |_, stream| {
         let Some(mut raw) = Raw::accept(stream, None) else { return };
         while let Some(stream) = raw.request() {
             raw.answer_head(stream);
@@ -594,6 +597,11 @@ fn many_small_frames_for_a_slow_reader_do_not_end_the_connection() {
                 raw.send(DATA, 0, stream, b"0123456789");
             }
             raw.send(DATA, http2::END_STREAM, stream, b"");
+            // Answered behind all frames: the proxy has taken them in.
+            raw.send(PING, 0, 0, b"all sent");
+            if raw.wait(PING).is_some_and(|frame| frame.flags & ACK != 0) {
+                all_sent.send(()).unwrap();
+            }
         }
     });
     let proxy = Proxy::start(&to_http2(upstream.address).yaml());
@@ -601,7 +609,9 @@ fn many_small_frames_for_a_slow_reader_do_not_end_the_connection() {
         let mut send = connect(proxy.address("outbound")).await.ready().await.unwrap();
         let (response, _) = send.send_request(get("/"), true).unwrap();
         let mut body = response.await.unwrap().into_body();
-        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        // Nothing is read before the proxy has all of it.
+        let told = tokio::task::spawn_blocking(move || sent.recv_timeout(PATIENCE));
+        told.await.unwrap().unwrap();
         let mut received = 0;
         while let Some(data) = body.data().await {
             let data = data.unwrap();

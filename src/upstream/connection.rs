@@ -92,11 +92,6 @@ impl Connection {
         }
     }
 
-    /// True for HTTP/2.
-    pub fn is_http2(&self) -> bool {
-        matches!(&self.0, Kind::Http2(..))
-    }
-
     /// True for a kept HTTP/1 connection, which its peer may be closing just now.
     pub fn is_reused_http1(&self) -> bool {
         matches!(&self.0, Kind::Http1(connection, ..) if connection.is_reused())
