@@ -2,25 +2,20 @@
 //!
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
+mod route;
+mod upstream;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::balance::{Balancer, Policy as BalancePolicy};
-use crate::base::rng::Rng;
 use crate::config;
 use crate::metrics::Metrics;
-use crate::policy::backoff::Backoff;
-use crate::policy::limits::LimitSettings;
-use crate::policy::retry::{RetryMethods, RetryPolicy, RetryWhen, SuppressedReason};
-use crate::route;
-use crate::snapshot::{
-    Action, HeaderEdits, Listener, ListenerLimits, LogFilter, Route, Snapshot, Split,
-};
-use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
+use crate::policy::retry::SuppressedReason;
+use crate::snapshot::{Listener, ListenerLimits, LogFilter, Snapshot};
 
 use super::ApplyError;
 use super::resolve::Plan;
+
+pub(super) use upstream::upstream;
 
 /// The route label of requests that no route took.
 pub(super) const UNROUTED: &str = "none";
@@ -62,7 +57,7 @@ fn compile_listener(
     let routes = listener
         .routes
         .iter()
-        .map(|route| compile_route(name, route, upstreams, metrics))
+        .map(|route| route::compile(name, route, upstreams, metrics))
         .collect::<Result<_, _>>()?;
     let limits = &listener.limits;
     Ok(Listener {
@@ -82,208 +77,11 @@ fn compile_listener(
         connections: before
             .listener(name)
             .map_or_else(Arc::default, |before| Arc::clone(&before.connections)),
-        table: compile_table(listener)?,
+        table: route::table(listener)?,
         routes,
         metrics: metrics.downstream.listener(name),
         unrouted: metrics.downstream.route(name, UNROUTED),
     })
-}
-
-fn compile_route(
-    listener: &str,
-    route: &config::Route,
-    upstreams: &Plan,
-    metrics: &Metrics,
-) -> Result<Route, ApplyError> {
-    let invalid = |error: route::RewriteError| {
-        ApplyError::Invalid(format!("route {} of listener {listener}: {error}", route.name))
-    };
-    let action = match &route.action {
-        config::Action::To(split) => Action::To(compile_split(route, split, upstreams)?),
-        config::Action::Redirect(redirect) => Action::Redirect(
-            route::Redirect::new(
-                redirect.status,
-                redirect.scheme.as_deref(),
-                redirect.host.as_deref(),
-                redirect.path.as_deref(),
-                redirect.prefix.as_deref(),
-            )
-            .map_err(invalid)?,
-        ),
-        config::Action::Respond(respond) => Action::Respond {
-            status: respond.status,
-            body: Bytes::from(respond.body.clone()),
-            content_type: respond.content_type.clone(),
-        },
-    };
-    let prefix = route.rewrite.prefix.as_deref().map(route::RewritePrefix::new);
-    Ok(Route {
-        name: route.name.as_str().into(),
-        action,
-        rewrite_prefix: prefix.transpose().map_err(invalid)?,
-        rewrite_host: route.rewrite.host.clone(),
-        request_headers: compile_edits(&route.request_headers),
-        response_headers: compile_edits(&route.response_headers),
-        timeout: route.timeout,
-        idle: route.idle,
-        retry: route.retry.as_ref().map_or_else(RetryPolicy::never, compile_retry),
-        metrics: metrics.downstream.route(listener, &route.name),
-    })
-}
-
-fn compile_split(
-    route: &config::Route,
-    split: &[(String, u32)],
-    upstreams: &Plan,
-) -> Result<Split, ApplyError> {
-    let weighted: Vec<(Arc<Upstream>, u32)> = split
-        .iter()
-        .map(|(name, weight)| {
-            let upstream = upstreams.get(name).ok_or_else(|| {
-                ApplyError::Invalid(format!("route {}: no upstream {name}", route.name))
-            })?;
-            Ok((Arc::clone(upstream), *weight))
-        })
-        .collect::<Result<_, ApplyError>>()?;
-    Split::new(weighted)
-        .ok_or_else(|| ApplyError::Invalid(format!("route {}: every weight is 0", route.name)))
-}
-
-fn compile_edits(edits: &config::HeaderEdits) -> HeaderEdits {
-    HeaderEdits {
-        remove: edits.remove.clone(),
-        set: edits.set.clone(),
-        append: edits.append.clone(),
-    }
-}
-
-fn compile_retry(retry: &config::Retry) -> RetryPolicy {
-    let when = &retry.when;
-    RetryPolicy {
-        when: RetryWhen {
-            reset: when.reset,
-            gateway_error: when.gateway_error,
-            server_error: when.server_error,
-            per_try_timeout: when.per_try_timeout,
-            statuses: when.statuses.iter().copied().collect(),
-            grpc: RetryWhen::grpc_codes(when.grpc.iter().copied()),
-        },
-        attempts: retry.attempts,
-        per_try: retry.per_try,
-        backoff: Backoff { first: retry.backoff.first, max: retry.backoff.max },
-        methods: match &retry.methods {
-            config::RetryMethods::Idempotent => RetryMethods::Idempotent,
-            config::RetryMethods::Any => RetryMethods::Any,
-            config::RetryMethods::Listed(methods) => RetryMethods::Listed(methods.clone()),
-        },
-        replay_bytes: retry.replay.0,
-    }
-}
-
-fn compile_table(listener: &config::Listener) -> Result<route::RouteTable, ApplyError> {
-    let matches = listener.routes.iter().map(|route| {
-        compile_match(&route.matches).map_err(|error| {
-            let (route, listener) = (&route.name, &listener.name);
-            ApplyError::Invalid(format!("route {route} of listener {listener}: {error}"))
-        })
-    });
-    Ok(route::RouteTable::new(matches.collect::<Result<_, _>>()?))
-}
-
-fn compile_match(wanted: &config::RouteMatch) -> Result<route::RouteMatch, route::PathError> {
-    Ok(route::RouteMatch {
-        host: wanted
-            .host
-            .iter()
-            .map(|host| match host {
-                config::HostPattern::Exact(name) => route::HostPattern::Exact(name.clone()),
-                config::HostPattern::Suffix(name) => route::HostPattern::Suffix(name.clone()),
-            })
-            .collect(),
-        path: wanted.path.as_ref().map(compile_path).transpose()?,
-        grpc: wanted.grpc.as_ref().map(|grpc| route::GrpcMatch {
-            service: grpc.service.clone(),
-            method: grpc.method.clone(),
-        }),
-        method: wanted.method.clone(),
-        headers: wanted
-            .headers
-            .iter()
-            .map(|(name, value)| (name.clone(), compile_value(value)))
-            .collect(),
-        query: wanted
-            .query
-            .iter()
-            .map(|(name, value)| (name.clone(), compile_value(value)))
-            .collect(),
-    })
-}
-
-/// Written paths take the form that requests are brought into, or they would never match.
-fn compile_path(path: &config::PathPattern) -> Result<route::PathPattern, route::PathError> {
-    match path {
-        config::PathPattern::Exact(path) => route::PathPattern::Exact(path.clone()),
-        config::PathPattern::Prefix(path) => route::PathPattern::Prefix(path.clone()),
-        config::PathPattern::Template { segments, rest } => {
-            route::PathPattern::Template { segments: segments.clone(), rest: *rest }
-        }
-        config::PathPattern::Regex(regex) => route::PathPattern::Regex(regex.clone()),
-    }
-    .normalised()
-}
-
-fn compile_value(value: &config::ValueMatch) -> route::ValueMatch {
-    match value {
-        config::ValueMatch::Exact(text) => route::ValueMatch::Exact(text.clone()),
-        config::ValueMatch::Prefix(text) => route::ValueMatch::Prefix(text.clone()),
-        config::ValueMatch::Regex(regex) => route::ValueMatch::Regex(regex.clone()),
-        config::ValueMatch::Present(present) => route::ValueMatch::Present(*present),
-    }
-}
-
-/// A new upstream, without endpoints.
-pub(super) fn upstream(config: &config::Upstream, metrics: &Metrics) -> Upstream {
-    let limits = &config.limits;
-    let balance = match config.balance {
-        config::Balance::PeakEwma => BalancePolicy::PeakEwma,
-        config::Balance::LeastRequest => BalancePolicy::LeastRequest,
-        config::Balance::RoundRobin => BalancePolicy::RoundRobin,
-        config::Balance::Random => BalancePolicy::Random,
-    };
-    Upstream::new(
-        &config.name,
-        UpstreamPolicy {
-            protocol: match config.protocol {
-                config::UpstreamProtocol::Http1 => Protocol::Http1,
-                config::UpstreamProtocol::Http2 => Protocol::Http2,
-                config::UpstreamProtocol::Auto => Protocol::Auto,
-            },
-            connect_timeout: config.connect_timeout,
-            pool: PoolPolicy {
-                idle: match config.pool.idle {
-                    config::PoolIdle::Auto => None,
-                    config::PoolIdle::After(idle) => Some(idle),
-                },
-                max_idle: config.pool.max_idle,
-                max_requests: config.pool.max_requests,
-                max_age: config.pool.max_age,
-            },
-            queue: limits.queue,
-            budget: BudgetPolicy {
-                ratio: limits.retry_budget.ratio.fraction(),
-                floor_per_second: limits.retry_budget.floor.per_second(),
-                window: limits.retry_budget.window,
-            },
-        },
-        LimitSettings {
-            connections: limits.connections,
-            in_flight: limits.in_flight,
-            pending: limits.pending,
-        },
-        // Many sidecars that start together must not all begin with the same endpoint.
-        Balancer::starting_at(balance, Rng::from_entropy().bits()),
-        metrics.upstream.upstream(&config.name, &suppressed_words()),
-    )
 }
 
 /// The words for retries not made, in the order of their index.

@@ -1,0 +1,55 @@
+//! `upstreams.<name>`.
+
+use crate::balance::{Balancer, Policy as BalancePolicy};
+use crate::base::rng::Rng;
+use crate::config;
+use crate::metrics::Metrics;
+use crate::policy::limits::LimitSettings;
+use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
+
+use super::suppressed_words;
+
+/// A new upstream, without endpoints.
+pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics) -> Upstream {
+    let limits = &config.limits;
+    let balance = match config.balance {
+        config::Balance::PeakEwma => BalancePolicy::PeakEwma,
+        config::Balance::LeastRequest => BalancePolicy::LeastRequest,
+        config::Balance::RoundRobin => BalancePolicy::RoundRobin,
+        config::Balance::Random => BalancePolicy::Random,
+    };
+    Upstream::new(
+        &config.name,
+        UpstreamPolicy {
+            protocol: match config.protocol {
+                config::UpstreamProtocol::Http1 => Protocol::Http1,
+                config::UpstreamProtocol::Http2 => Protocol::Http2,
+                config::UpstreamProtocol::Auto => Protocol::Auto,
+            },
+            connect_timeout: config.connect_timeout,
+            pool: PoolPolicy {
+                idle: match config.pool.idle {
+                    config::PoolIdle::Auto => None,
+                    config::PoolIdle::After(idle) => Some(idle),
+                },
+                max_idle: config.pool.max_idle,
+                max_requests: config.pool.max_requests,
+                max_age: config.pool.max_age,
+            },
+            queue: limits.queue,
+            budget: BudgetPolicy {
+                ratio: limits.retry_budget.ratio.fraction(),
+                floor_per_second: limits.retry_budget.floor.per_second(),
+                window: limits.retry_budget.window,
+            },
+        },
+        LimitSettings {
+            connections: limits.connections,
+            in_flight: limits.in_flight,
+            pending: limits.pending,
+        },
+        // Many sidecars that start together must not all begin with the same endpoint.
+        Balancer::starting_at(balance, Rng::from_entropy().bits()),
+        metrics.upstream.upstream(&config.name, &suppressed_words()),
+    )
+}
