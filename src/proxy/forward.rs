@@ -8,8 +8,7 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
-use crate::balance::Tried;
-use crate::balance::endpoint::Endpoint;
+use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::base::units::ByteSize;
 use crate::io::request_body::{BodyError, BodyLimits, BodySource, RequestBody};
@@ -181,14 +180,14 @@ async fn attempts(
     let mut now = exchange.started;
     loop {
         let placed = place(plan, exchange, &mut so_far.tried, now).await;
-        let (slot, endpoint, start) =
+        let (slot, mut picked, start) =
             placed.map_err(|error| so_far.not_made(plan, exchange, error))?;
         so_far.begin(plan);
         exchange.attempts += 1;
-        exchange.endpoint = Some(Arc::clone(&endpoint));
+        exchange.endpoint = Some(Arc::clone(picked.endpoint()));
         let request = attempt_request(exchange, route, plan, &so_far, body, start);
         let fresh = so_far.resent_once;
-        let ended = plan.attempt(slot, &endpoint, fresh, request, exchange, start).await;
+        let ended = plan.attempt(slot, &mut picked, fresh, request, exchange, start).await;
         match so_far.decide(plan, exchange, route, body, &ended) {
             RetryDecision::Stop(suppressed) => return so_far.last(exchange, ended, suppressed),
             RetryDecision::Resend | RetryDecision::ResendOnce => {}
@@ -208,7 +207,7 @@ async fn place(
     exchange: &Exchange,
     tried: &mut Tried,
     mut now: Instant,
-) -> Result<(Slot, Arc<Endpoint>, Instant), ProxyError> {
+) -> Result<(Slot, Picked, Instant), ProxyError> {
     if plan.deadline.expired(now) {
         let (reason, text) = match exchange.attempts {
             0 => (Reason::DeadlineExpired, "the caller's deadline had passed already"),
