@@ -12,3 +12,4 @@ pub mod pushback;
 pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;
+pub mod retry_depth;
