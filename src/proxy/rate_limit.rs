@@ -18,20 +18,17 @@ use super::response::ResponseBody;
 /// What gRPC clients wait before they try again (gRFC A6).
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// Lets the request go on, or answers it with 429 and when to come again.
-pub(super) fn admit(
-    exchange: Box<Exchange>,
-    limit: &RateLimit,
-) -> Result<Box<Exchange>, Response<ResponseBody>> {
-    let decision = limit.limiter.take(key(&exchange, limit), exchange.started);
+/// How long a request that exceeds the limit would have had to wait; nothing for one that goes on.
+pub(super) fn exceeded(exchange: &Exchange, limit: &RateLimit) -> Option<Duration> {
+    let decision = limit.limiter.take(key(exchange, limit), exchange.started);
     if decision.overflow {
         limit.metrics.overflowed.inc();
     }
     match decision.verdict {
-        Verdict::Admitted => Ok(exchange),
+        Verdict::Admitted => None,
         Verdict::Limited { wait } => {
             limit.metrics.limited.inc();
-            Err(refuse(exchange, limit, wait))
+            Some(wait)
         }
     }
 }
@@ -54,7 +51,12 @@ fn key(exchange: &Exchange, limit: &RateLimit) -> u64 {
     }
 }
 
-fn refuse(exchange: Box<Exchange>, limit: &RateLimit, wait: Duration) -> Response<ResponseBody> {
+/// Answers 429, with the time after which to come again.
+pub(super) fn refuse(
+    exchange: Box<Exchange>,
+    limit: &RateLimit,
+    wait: Duration,
+) -> Response<ResponseBody> {
     let (rate, burst) = (limit.settings.per_second, limit.settings.burst);
     let who = match &limit.settings.by {
         RateLimitBy::Route => "in all".to_owned(),

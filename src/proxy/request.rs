@@ -51,11 +51,10 @@ pub(super) async fn handle(
     let Some((index, rest)) = find_route(&exchange) else { return Ok(not_routed(exchange)) };
     exchange.route = Some(index);
     let route = &active.listener.routes[index];
-    if let Some(limit) = &route.rate_limit {
-        exchange = match rate_limit::admit(exchange, limit) {
-            Ok(admitted) => admitted,
-            Err(refused) => return Ok(refused),
-        };
+    if let Some(limit) = &route.rate_limit
+        && let Some(wait) = rate_limit::exceeded(&exchange, limit)
+    {
+        return Ok(rate_limit::refuse(exchange, limit, wait));
     }
     match &route.action {
         Action::Respond { status, body, content_type } => {
