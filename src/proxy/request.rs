@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::fields::RequestFields;
 use super::forward::forward;
 use super::response::ResponseBody;
-use super::{rate_limit, reply, tunnel};
+use super::{fault, rate_limit, reply, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
 pub(super) type Broken = h2::Error;
@@ -55,6 +55,13 @@ pub(super) async fn handle(
         && let Some(wait) = rate_limit::exceeded(&exchange, limit)
     {
         return Ok(rate_limit::refuse(exchange, limit, wait));
+    }
+    if let Some(fault) = &route.fault
+        && let Some(drawn) = fault::draw(&exchange, fault)
+        && let Some(end) =
+            Box::pin(fault::inject(&mut exchange, route, fault, drawn, fields.deadline)).await
+    {
+        return Ok(fault::answer(exchange, end));
     }
     match &route.action {
         Action::Respond { status, body, content_type } => {
