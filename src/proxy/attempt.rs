@@ -3,8 +3,9 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::balance::Tried;
@@ -14,7 +15,7 @@ use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
 use crate::net::{SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
-use crate::policy::deadline::Deadline;
+use crate::policy::deadline::{self, Deadline};
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, LocalUpstream, Slot};
 
@@ -29,12 +30,12 @@ pub(super) struct Plan<'a> {
     pub(super) local: &'a Rc<LocalUpstream>,
     /// HTTP/2 is spoken upstream.
     pub(super) http2: bool,
-    /// A gRPC call: its status counts.
-    pub(super) grpc: bool,
     pub(super) deadline: Deadline,
-    pub(super) per_try: Option<std::time::Duration>,
+    /// The most that there may be.
+    pub(super) attempts: u32,
+    pub(super) per_try: Option<Duration>,
     /// Nothing may move for this long.
-    pub(super) idle: Option<std::time::Duration>,
+    pub(super) idle: Option<Duration>,
     /// Whose movement is looked at.
     pub(super) body: Option<&'a BodySource>,
 }
@@ -103,7 +104,6 @@ impl Plan<'_> {
         slot: Slot,
         endpoint: &Arc<Endpoint>,
         fresh: bool,
-        request: Request<RequestBody>,
         exchange: &mut Exchange,
         start: Instant,
     ) -> Result<UpstreamResponse, Failed> {
@@ -111,8 +111,10 @@ impl Plan<'_> {
         let mut timer = self.worker.tick.timer(self.or_idle(bound, start));
         let ongoing = Ongoing::new(endpoint.start(start), &self.local.upstream.metrics);
         let mut progress = Progress::default();
+        // At once: from now on no earlier attempt can read the body.
+        let body = self.body.map_or_else(RequestBody::empty, BodySource::attempt);
         let answered = {
-            let mut asking = pin!(self.ask(endpoint, fresh, request, &mut progress));
+            let mut asking = pin!(self.ask(endpoint, fresh, body, exchange, &mut progress));
             let mut moved = self.moved();
             loop {
                 let answered = timer.limit(asking.as_mut()).await;
@@ -134,7 +136,7 @@ impl Plan<'_> {
         {
             Ok(response) => {
                 metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
-                let status = if self.grpc { grpc_status(response.headers()) } else { None };
+                let status = exchange.fields.grpc.then(|| grpc_status(response.headers())).flatten();
                 exchange.grpc_status = status;
                 exchange.head_at = Some(now);
                 self.settle(guard.as_ref(), response.status(), status, now);
@@ -187,7 +189,8 @@ impl Plan<'_> {
         &self,
         endpoint: &Arc<Endpoint>,
         fresh: bool,
-        request: Request<RequestBody>,
+        body: RequestBody,
+        exchange: &mut Exchange,
         progress: &mut Progress,
     ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
@@ -202,8 +205,24 @@ impl Plan<'_> {
         progress.sent = true;
         let connection = progress.connection.insert(connection);
         let reused = connection.is_reused_http1();
-        let sent = connection.send(request).await;
+        let sent = connection.send(self.request(exchange, body)).await;
         sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
+    }
+
+    /// The request as this attempt sends it. The last takes the fields; the others leave them for the next.
+    fn request(&self, exchange: &mut Exchange, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = exchange.head.method.clone();
+        *request.uri_mut() = exchange.target().clone();
+        *request.version_mut() = if self.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        let last = exchange.attempts >= self.attempts;
+        let head = &mut exchange.head.headers;
+        *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
+        if exchange.fields.deadline {
+            let remaining = self.deadline.remaining(Instant::now());
+            tell_deadline(request.headers_mut(), remaining);
+        }
+        request
     }
 
     fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {
@@ -238,6 +257,19 @@ impl Plan<'_> {
 
     fn named(&self, endpoint: &Endpoint, what: &str) -> String {
         format!("upstream {}, endpoint {}: {what}", self.local.upstream.name, endpoint.address)
+    }
+}
+
+/// What a caller has said of its deadline goes on with what remains of it.
+fn tell_deadline(headers: &mut HeaderMap, remaining: Option<Duration>) {
+    let Some(remaining) = remaining else { return };
+    for name in [deadline::TIMEOUT_MS, deadline::ENVOY_EXPECTED_MS] {
+        if headers.contains_key(&name) {
+            headers.insert(name, deadline::timeout_ms(remaining));
+        }
+    }
+    if headers.contains_key(deadline::GRPC_TIMEOUT) {
+        headers.insert(deadline::GRPC_TIMEOUT, deadline::grpc_timeout(remaining));
     }
 }
 
