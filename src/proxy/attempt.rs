@@ -5,22 +5,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, StatusCode, Version};
+use http::{Request, StatusCode, Version};
 use tokio::time::Instant;
 
-use crate::balance::Tried;
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
+use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
 use crate::net::{SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
-use crate::policy::deadline::{self, Deadline};
+use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, LocalUpstream, Slot};
 
 use super::exchange::Exchange;
 use super::response::Flow;
+use super::retries::SoFar;
 use super::worker::Worker;
 
 /// What does not change between the attempts of a request.
@@ -83,38 +84,35 @@ impl Drop for Ongoing<'_> {
 
 impl Plan<'_> {
     /// Chooses an endpoint that was not tried yet, as long as there is one.
-    pub(super) fn pick(
-        &self,
-        tried: &mut Tried,
-        now: Instant,
-    ) -> Result<Arc<Endpoint>, ProxyError> {
+    pub(super) fn pick(&self, tried: &mut Tried, now: Instant) -> Result<Picked, ProxyError> {
         let upstream = &self.local.upstream;
         let endpoints = upstream.endpoints();
         let rng = &mut self.worker.rng.borrow_mut();
         let picked = upstream.balancer.pick(&endpoints, tried, now, rng);
-        let endpoint = picked.ok_or_else(|| upstream.nothing_to_pick())?;
-        tried.note(endpoint.id);
-        Ok(Arc::clone(endpoint))
+        let picked = picked.ok_or_else(|| upstream.nothing_to_pick())?;
+        tried.note(picked.endpoint().id);
+        Ok(picked)
     }
 
-    /// Makes one attempt at `endpoint`, at `start`. `fresh`: not on a kept connection. What is held until the end of the
+    /// Makes one attempt at what was `picked`, at `start`, after those of `so_far`. What is held until the end of the
     /// response goes into the `exchange`.
     pub(super) async fn attempt(
         &self,
         slot: Slot,
-        endpoint: &Arc<Endpoint>,
-        fresh: bool,
+        picked: &mut Picked,
+        so_far: &SoFar,
         exchange: &mut Exchange,
         start: Instant,
     ) -> Result<UpstreamResponse, Failed> {
         let bound = self.deadline.of_attempt(self.per_try, start);
         let mut timer = self.worker.tick.timer(self.or_idle(bound, start));
-        let ongoing = Ongoing::new(endpoint.start(start), &self.local.upstream.metrics);
+        let ongoing = Ongoing::new(picked.start(start), &self.local.upstream.metrics);
+        let endpoint = picked.endpoint();
         let mut progress = Progress::default();
         // At once: from now on no earlier attempt can read the body.
         let body = self.body.map_or_else(RequestBody::empty, BodySource::attempt);
         let answered = {
-            let mut asking = pin!(self.ask(endpoint, fresh, body, exchange, &mut progress));
+            let mut asking = pin!(self.ask(endpoint, so_far, body, exchange, &mut progress));
             let mut moved = self.moved();
             loop {
                 let answered = timer.limit(asking.as_mut()).await;
@@ -136,7 +134,8 @@ impl Plan<'_> {
         {
             Ok(response) => {
                 metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
-                let status = exchange.fields.grpc.then(|| grpc_status(response.headers())).flatten();
+                let status =
+                    exchange.fields.grpc.then(|| grpc_status(response.headers())).flatten();
                 exchange.grpc_status = status;
                 exchange.head_at = Some(now);
                 self.settle(guard.as_ref(), response.status(), status, now);
@@ -188,12 +187,13 @@ impl Plan<'_> {
     async fn ask(
         &self,
         endpoint: &Arc<Endpoint>,
-        fresh: bool,
+        so_far: &SoFar,
         body: RequestBody,
         exchange: &mut Exchange,
         progress: &mut Progress,
     ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
+        let fresh = so_far.resent_once;
         let connected = self.local.connect(endpoint, self.http2, fresh, tick, deadline).await;
         let connection = connected.map_err(|error| Failed {
             end: match error.reason {
@@ -205,12 +205,17 @@ impl Plan<'_> {
         progress.sent = true;
         let connection = progress.connection.insert(connection);
         let reused = connection.is_reused_http1();
-        let sent = connection.send(self.request(exchange, body)).await;
+        let sent = connection.send(self.request(exchange, so_far, body)).await;
         sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
     }
 
     /// The request as this attempt sends it. The last takes the fields; the others leave them for the next.
-    fn request(&self, exchange: &mut Exchange, body: RequestBody) -> Request<RequestBody> {
+    fn request(
+        &self,
+        exchange: &mut Exchange,
+        so_far: &SoFar,
+        body: RequestBody,
+    ) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = exchange.head.method.clone();
         *request.uri_mut() = exchange.target().clone();
@@ -218,10 +223,7 @@ impl Plan<'_> {
         let last = exchange.attempts >= self.attempts;
         let head = &mut exchange.head.headers;
         *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
-        if exchange.fields.deadline {
-            let remaining = self.deadline.remaining(Instant::now());
-            tell_deadline(request.headers_mut(), remaining);
-        }
+        so_far.tell(request.headers_mut(), &self.deadline, Instant::now());
         request
     }
 
@@ -257,19 +259,6 @@ impl Plan<'_> {
 
     fn named(&self, endpoint: &Endpoint, what: &str) -> String {
         format!("upstream {}, endpoint {}: {what}", self.local.upstream.name, endpoint.address)
-    }
-}
-
-/// What a caller has said of its deadline goes on with what remains of it.
-fn tell_deadline(headers: &mut HeaderMap, remaining: Option<Duration>) {
-    let Some(remaining) = remaining else { return };
-    for name in [deadline::TIMEOUT_MS, deadline::ENVOY_EXPECTED_MS] {
-        if headers.contains_key(&name) {
-            headers.insert(name, deadline::timeout_ms(remaining));
-        }
-    }
-    if headers.contains_key(deadline::GRPC_TIMEOUT) {
-        headers.insert(deadline::GRPC_TIMEOUT, deadline::grpc_timeout(remaining));
     }
 }
 
