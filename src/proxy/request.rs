@@ -18,7 +18,7 @@ use super::connection::Downstream;
 use super::exchange::Exchange;
 use super::forward::forward;
 use super::response::ResponseBody;
-use super::{reply, tunnel};
+use super::{rate_limit, reply, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
 pub(super) type Broken = h2::Error;
@@ -60,6 +60,11 @@ async fn answer(
     exchange.route = Some(index);
     let active = Rc::clone(&exchange.active);
     let route = &active.listener.routes[index];
+    if let Some(limit) = &route.rate_limit
+        && let Some(wait) = rate_limit::exceeded(&exchange, limit)
+    {
+        return Ok(rate_limit::refuse(exchange, limit, wait));
+    }
     match &route.action {
         Action::Respond { status, body, content_type } => {
             let mut response = reply::direct(exchange, *status, content_type.clone(), body.clone());
