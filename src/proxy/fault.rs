@@ -23,18 +23,17 @@ pub(super) fn draw(exchange: &Exchange, fault: &FaultInjection) -> Option<Inject
     fault.policy.draw(&mut exchange.downstream.worker.rng.borrow_mut())
 }
 
-/// Does it. `told`: the head has fields that may name a deadline.
+/// Does it.
 pub(super) async fn inject(
     exchange: &mut Exchange,
     route: &Route,
     fault: &FaultInjection,
     injection: Injection,
-    told: bool,
 ) -> Option<End> {
     if let Some(delay) = injection.delay {
         fault.metrics.delays.inc();
         exchange.delayed = true;
-        let deadline = forward::deadline(exchange, route, told, false).overall;
+        let deadline = forward::deadline(exchange, route, false).overall;
         let until = exchange.started + delay;
         tokio::time::sleep_until(deadline.map_or(until, |deadline| deadline.min(until))).await;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

@@ -35,7 +35,7 @@ pub(super) fn failure_as(
     let connect = exchange.head.method == Method::CONNECT;
     exchange.broke(error.reason, error.detail.clone());
     let attempts = retries::told_of_failure(&exchange);
-    let mut response = if exchange.grpc {
+    let mut response = if exchange.fields.grpc {
         grpc(exchange, error, grpc_status)
     } else {
         let text = format!("{}: {}\n", error.reason, error.detail);
