@@ -161,7 +161,7 @@ impl Exchange {
             status: self.status,
             grpc_status: self.grpc_status,
             reason: self.reason.map(Reason::word),
-            flag: self.reason.map(Reason::flag).or(self.delayed.then_some("DI")),
+            flag: self.reason.map(Reason::flag).or_else(|| self.delayed.then_some("DI")),
             fault: self.delayed.then_some("delay"),
             detail: self.detail.as_deref(),
             duration_ms: round(millis(now)),

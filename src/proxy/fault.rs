@@ -12,6 +12,7 @@ use super::response::ResponseBody;
 use super::{forward, reply};
 
 /// How an injection ends the request.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum End {
     /// The deadline passed during the delay.
     Expired,
