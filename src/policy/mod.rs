@@ -12,3 +12,5 @@ pub mod pushback;
 pub mod retry;
 pub mod retry_budget;
 pub mod retry_depth;
+pub mod retry_floor;
+pub mod reuse;
