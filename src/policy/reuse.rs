@@ -161,6 +161,11 @@ impl ReuseTrust {
         }
     }
 
+    /// True while no connection is used again, as of the last [`ReuseTrust::ask`].
+    pub fn rests(&self) -> bool {
+        matches!(self.state, State::Rest { .. })
+    }
+
     /// Rests that began since this was last asked.
     pub fn take_rests(&mut self) -> u32 {
         std::mem::take(&mut self.rests)

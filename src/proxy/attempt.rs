@@ -16,7 +16,7 @@ use crate::net::{SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
-use crate::upstream::{Connection, LocalUpstream, Slot};
+use crate::upstream::{Connection, LocalUpstream, MayReuse, Slot};
 
 use super::exchange::Exchange;
 use super::response::Flow;
@@ -31,6 +31,8 @@ pub(super) struct Plan<'a> {
     pub(super) http2: bool,
     /// A gRPC call: its status counts.
     pub(super) grpc: bool,
+    /// It would be sent again after the keep-alive race.
+    pub(super) repeatable: bool,
     pub(super) deadline: Deadline,
     pub(super) per_try: Option<std::time::Duration>,
     /// Nothing may move for this long.
@@ -188,7 +190,12 @@ impl Plan<'_> {
         progress: &mut Progress,
     ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
-        let connected = self.local.connect(endpoint, self.http2, fresh, tick, deadline).await;
+        let reuse = match self.repeatable {
+            _ if fresh => MayReuse::No,
+            true => MayReuse::Repeatable,
+            false => MayReuse::Once,
+        };
+        let connected = self.local.connect(endpoint, self.http2, reuse, tick, deadline).await;
         let connection = connected.map_err(|error| Failed {
             end: match error.reason {
                 Reason::ConnectFailed => AttemptEnd::NotSent,

@@ -67,6 +67,7 @@ pub(super) async fn forward(
         local: &local,
         http2,
         grpc: exchange.grpc,
+        repeatable: route.retry.repeats(&exchange.head.method, exchange.idempotency_key),
         deadline,
         per_try: route.retry.per_try,
         idle: route.idle,
