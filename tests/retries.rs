@@ -7,8 +7,6 @@ mod traffic;
 
 use std::collections::HashMap;
 use std::io::{BufReader, Write};
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
