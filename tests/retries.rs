@@ -194,7 +194,8 @@ fn a_post_that_may_have_run_is_never_sent_twice() {
                 refused += 1;
             }
         }
-        assert!(refused >= 10, "{refused}");
+        // Kept connections are trusted no more after a race.
+        assert_eq!(refused, if spare == 0 { 20 } else { 1 });
         let executed = executed.lock().unwrap();
         for number in 0..sent {
             let body = format!("order {number};");
