@@ -34,8 +34,8 @@ sections! {
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
     LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "limits"]
         later ["proxy_protocol" "tls" "authorize" "jwt"];
-    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault"]
-        later ["hedge" "mirror" "hash"];
+    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror"]
+        later ["hedge" "hash"];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits"]
         later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
@@ -45,8 +45,8 @@ sections! {
     ] later ["per_source"];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
-        "rate_limit" "fault"
-    ] later ["hedge" "mirror" "hash"];
+        "rate_limit" "fault" "mirror"
+    ] later ["hedge" "hash"];
     MATCH = "`match`" ["host" "path" "grpc" "method" "headers" "query"] later [];
     PATH = "`path`" ["regex"] later [];
     VALUE = "a value to match" ["present" "prefix" "regex"] later [];
@@ -98,6 +98,9 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("retry_policy", "retry"),
     ("on", "when"),
     ("retry_on", "when"),
+    ("request_mirror_policies", "mirror"),
+    ("mirroring", "mirror"),
+    ("shadow", "mirror"),
     ("faults", "fault"),
     ("fault_injection", "fault"),
     ("percent", "share"),

@@ -12,6 +12,8 @@ pub struct Shaping {
     pub rate_limit: Option<RateLimit>,
     /// `fault:`. `None`: `never`.
     pub fault: Option<Fault>,
+    /// `mirror:` upstreams, each with its share of the requests. Empty: `never`.
+    pub mirror: Vec<(String, Ratio)>,
 }
 
 /// `fault:`; at least one of the two. The shares are drawn independently.

@@ -256,6 +256,7 @@ fn names<'a>(methods: impl Iterator<Item = &'a Method>) -> Vec<String> {
 
 fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
     let routes = config.listeners.iter().flat_map(|listener| &listener.routes);
+    let copied = routes.clone().flat_map(|route| &route.shaping.mirror);
     let used: HashSet<&str> = routes
         .filter_map(|route| match &route.action {
             Action::To(targets) => Some(targets),
@@ -263,6 +264,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
         })
         .flatten()
         .map(|(name, _)| name.as_str())
+        .chain(copied.map(|(name, _)| name.as_str()))
         .collect();
     let all = Path::ROOT.key("upstreams");
     for upstream in &config.upstreams {

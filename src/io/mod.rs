@@ -1,5 +1,6 @@
 //! Bytes and time below the policies: sockets, bodies, the deferred-write adapter, the worker's coarse clock.
 
+mod body_copy;
 pub mod deferred_write;
 pub mod executor;
 pub mod relay;

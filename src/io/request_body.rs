@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::base::error::Reason;
 use crate::base::units::ByteSize;
 
+use super::body_copy::{self, CopyReader, CopyWriter};
 use super::tick::{Alarm, Tick};
 use super::trailers;
 
@@ -66,6 +67,9 @@ pub enum BodyError {
     /// A newer attempt has taken the body over.
     #[error("another attempt has taken the body over")]
     Superseded,
+    /// A copy's reader was too slow, or its original broke off.
+    #[error("the copy of the body is not whole")]
+    NotCopied,
 }
 
 impl BodyError {
@@ -93,7 +97,7 @@ impl BodyError {
     /// The reason that the request fails with.
     pub fn reason(self) -> Reason {
         match self {
-            Self::ClientGone | Self::Superseded => Reason::ClientGone,
+            Self::ClientGone | Self::Superseded | Self::NotCopied => Reason::ClientGone,
             Self::Malformed => Reason::DownstreamProtocol,
             Self::TooLarge => Reason::TooLarge,
             Self::Paused => Reason::RequestTimeout,
@@ -123,6 +127,8 @@ struct Source<B> {
     waiting: bool,
     /// Whoever waits for the next piece.
     reader: Option<Waker>,
+    /// Others who get what arrives.
+    copies: Vec<CopyWriter>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
@@ -146,6 +152,7 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
             pause: tick.alarm(),
             waiting: false,
             reader: None,
+            copies: Vec::new(),
         }))))
     }
 
@@ -154,7 +161,19 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
         let Some(source) = &self.0 else { return RequestBody::empty() };
         source.borrow_mut().attempt += 1;
         let attempt = source.borrow().attempt;
-        RequestBody(Some(Reader { source: Rc::clone(source), attempt, next: 0, ended: false }))
+        let source = Rc::clone(source);
+        RequestBody(Kind::Attempt(Reader { source, attempt, next: 0, ended: false }))
+    }
+
+    /// A copy of a body of which nothing was read yet. It gets what attempts read, and breaks where more than `behind` would
+    /// wait for its reader: the original is never held up.
+    pub fn copy(&self, behind: ByteSize) -> RequestBody<B> {
+        let Some(source) = &self.0 else { return RequestBody::empty() };
+        let mut source = source.borrow_mut();
+        let length = source.incoming.size_hint().exact();
+        let (writer, reader) = body_copy::copy(behind.as_usize(), length);
+        source.copies.push(writer);
+        RequestBody(Kind::Copy(reader))
     }
 
     /// Whether another attempt could send the whole body.
@@ -213,7 +232,14 @@ impl<B> Clone for BodySource<B> {
 
 /// One attempt's view of the body.
 #[derive(Debug)]
-pub struct RequestBody<B = Incoming>(Option<Reader<B>>);
+pub struct RequestBody<B = Incoming>(Kind<B>);
+
+#[derive(Debug)]
+enum Kind<B> {
+    Empty,
+    Attempt(Reader<B>),
+    Copy(CopyReader),
+}
 
 #[derive(Debug)]
 struct Reader<B> {
@@ -227,7 +253,7 @@ struct Reader<B> {
 impl<B> RequestBody<B> {
     /// No body.
     pub fn empty() -> Self {
-        Self(None)
+        Self(Kind::Empty)
     }
 }
 
@@ -237,7 +263,15 @@ where
 {
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.failed = Some(error);
+        self.copies = Vec::new();
         Poll::Ready(Some(Err(error)))
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        for copy in std::mem::take(&mut self.copies) {
+            copy.end(self.trailers.clone());
+        }
     }
 
     /// The next piece that arrives.
@@ -257,7 +291,7 @@ where
         self.waiting = false;
         let frame = match arrived {
             None => {
-                self.ended = true;
+                self.end();
                 return Poll::Ready(None);
             }
             Some(Err(error)) => return self.fail(BodyError::of_read(&error)),
@@ -269,13 +303,18 @@ where
                 return self.fail(BodyError::TooLarge);
             }
             let data = data.clone();
+            for copy in &self.copies {
+                copy.push(data.clone());
+            }
             self.keep(data);
         }
         let frame = match frame.into_trailers() {
             Ok(trailers) => return self.end_with(trailers),
             Err(frame) => frame,
         };
-        self.ended = self.incoming.is_end_stream();
+        if self.incoming.is_end_stream() {
+            self.end();
+        }
         Poll::Ready(Some(Ok(frame)))
     }
 
@@ -284,13 +323,14 @@ where
         &mut self,
         mut trailers: HeaderMap,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.ended = true;
         if !self.limits.trailers {
             self.trailers_left_out = true;
+            self.end();
             return Poll::Ready(None);
         }
         trailers::strip(&mut trailers);
         self.trailers = Some(trailers.clone());
+        self.end();
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
@@ -333,7 +373,11 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(reader) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let reader = match &mut self.get_mut().0 {
+            Kind::Empty => return Poll::Ready(None),
+            Kind::Copy(copy) => return copy.poll_frame(cx),
+            Kind::Attempt(reader) => reader,
+        };
         let mut source = reader.source.borrow_mut();
         if reader.attempt != source.attempt {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
@@ -355,16 +399,24 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|reader| {
-            let source = reader.source.borrow();
-            source.ended
-                && reader.next >= source.kept.len()
-                && (reader.ended || source.trailers.is_none())
-        })
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Copy(copy) => copy.is_end_stream(),
+            Kind::Attempt(reader) => {
+                let source = reader.source.borrow();
+                source.ended
+                    && reader.next >= source.kept.len()
+                    && (reader.ended || source.trailers.is_none())
+            }
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(reader) = &self.0 else { return SizeHint::with_exact(0) };
+        let reader = match &self.0 {
+            Kind::Empty => return SizeHint::with_exact(0),
+            Kind::Copy(copy) => return copy.size_hint(),
+            Kind::Attempt(reader) => reader,
+        };
         let source = reader.source.borrow();
         let rest = source.incoming.size_hint();
         let kept: usize =

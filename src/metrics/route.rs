@@ -10,6 +10,7 @@ pub struct RouteFamilies {
     limited: IntCounterVec,
     overflowed: IntCounterVec,
     faults: IntCounterVec,
+    mirrored: IntCounterVec,
 }
 
 impl RouteFamilies {
@@ -19,6 +20,7 @@ impl RouteFamilies {
             limited: register.counters(names::RATE_LIMITED, &labels)?,
             overflowed: register.counters(names::RATE_LIMIT_OVERFLOW, &labels)?,
             faults: register.counters(names::FAULTS, &["listener", "route", "kind"])?,
+            mirrored: register.counters(names::MIRRORED, &["listener", "route", "outcome"])?,
         })
     }
 
@@ -35,6 +37,19 @@ impl RouteFamilies {
     pub fn faults(&self, listener: &str, route: &str) -> FaultMetrics {
         let of_kind = |kind| self.faults.with_label_values(&[listener, route, kind]);
         FaultMetrics { delays: of_kind("delay"), aborts: of_kind("abort") }
+    }
+
+    /// The handles of a route that has shadows.
+    pub fn mirror(&self, listener: &str, route: &str) -> MirrorMetrics {
+        let counter = |word| self.mirrored.with_label_values(&[listener, route, word]);
+        MirrorMetrics(MirrorOutcome::ALL.map(|outcome| counter(outcome.word())))
+    }
+
+    /// Drops the series of a route that has no shadows any more.
+    pub fn forget_mirror(&self, listener: &str, route: &str) {
+        for outcome in MirrorOutcome::ALL {
+            let _absent = self.mirrored.remove_label_values(&[listener, route, outcome.word()]);
+        }
     }
 
     /// Drops the series of a route that injects no failures any more.
@@ -68,4 +83,46 @@ pub struct RateLimitMetrics {
     pub limited: IntCounter,
     /// Requests whose key shared the common bucket.
     pub overflowed: IntCounter,
+}
+
+/// What became of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MirrorOutcome {
+    /// The shadow answered, whatever it said.
+    Answered,
+    /// It could not be reached, or broke off.
+    Failed,
+    /// It took longer than a copy may.
+    Timeout,
+    /// It read the body too slowly, or the original broke off.
+    Behind,
+    /// It was not sent: too many were under way, or the shadow's limits were reached.
+    TooMany,
+}
+
+impl MirrorOutcome {
+    const ALL: [Self; 5] =
+        [Self::Answered, Self::Failed, Self::Timeout, Self::Behind, Self::TooMany];
+
+    /// The label's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::Behind => "behind",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
+/// The handles of a route that has shadows.
+#[derive(Debug)]
+pub struct MirrorMetrics([IntCounter; MirrorOutcome::ALL.len()]);
+
+impl MirrorMetrics {
+    /// Counts a copy.
+    pub fn mirrored(&self, outcome: MirrorOutcome) {
+        self.0[outcome as usize].inc();
+    }
 }

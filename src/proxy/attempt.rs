@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode, Version};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
@@ -58,6 +58,82 @@ pub(super) struct Failed {
     pub(super) error: ProxyError,
 }
 
+/// Whom an attempt is made for.
+pub(super) trait Subject {
+    /// A gRPC call: its status counts.
+    fn is_grpc(&self) -> bool;
+    /// Writes method, target and fields. `attempts`: the most that there may be; the last may take what it writes.
+    fn write(&mut self, request: &mut Request<RequestBody>, attempts: u32);
+    /// Takes what is held until the end of the answer, whose head is there `now`.
+    fn answered(&mut self, flow: Flow, grpc_status: Option<u8>, now: Instant);
+}
+
+impl Subject for Exchange {
+    fn is_grpc(&self) -> bool {
+        self.fields.grpc
+    }
+
+    fn write(&mut self, request: &mut Request<RequestBody>, attempts: u32) {
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.target().clone();
+        let last = self.attempts >= attempts;
+        let head = &mut self.head.headers;
+        // The others leave the fields for the next.
+        *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
+    }
+
+    fn answered(&mut self, flow: Flow, grpc_status: Option<u8>, now: Instant) {
+        self.grpc_status = grpc_status;
+        self.head_at = Some(now);
+        self.flow = Some(flow);
+    }
+}
+
+/// A request that is sent beside the one that its caller waits for.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) method: Method,
+    pub(super) target: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) grpc: bool,
+    pub(super) grpc_status: Option<u8>,
+    pub(super) head_at: Option<Instant>,
+    pub(super) flow: Option<Flow>,
+}
+
+impl Spare {
+    /// A copy of a request's head, as it goes upstream.
+    pub(super) fn of(exchange: &Exchange) -> Self {
+        Self {
+            method: exchange.head.method.clone(),
+            target: exchange.target().clone(),
+            headers: exchange.head.headers.clone(),
+            grpc: exchange.fields.grpc,
+            grpc_status: None,
+            head_at: None,
+            flow: None,
+        }
+    }
+}
+
+impl Subject for Spare {
+    fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    fn write(&mut self, request: &mut Request<RequestBody>, _: u32) {
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = std::mem::take(&mut self.headers);
+    }
+
+    fn answered(&mut self, flow: Flow, grpc_status: Option<u8>, now: Instant) {
+        self.grpc_status = grpc_status;
+        self.head_at = Some(now);
+        self.flow = Some(flow);
+    }
+}
+
 /// An attempt that is under way. A caller that leaves drops it: then the endpoint took at least this long.
 struct Ongoing<'a> {
     guard: Option<EndpointGuard>,
@@ -97,13 +173,14 @@ impl Plan<'_> {
     }
 
     /// Makes one attempt at what was `picked`, at `start`, after those of `so_far`. What is held until the end of the
-    /// response goes into the `exchange`.
-    pub(super) async fn attempt(
+    /// response goes to the `subject`.
+    pub(super) async fn attempt<S: Subject>(
         &self,
         slot: Slot,
         picked: &mut Picked,
         so_far: &SoFar,
-        exchange: &mut Exchange,
+        body: RequestBody,
+        subject: &mut S,
         start: Instant,
     ) -> Result<UpstreamResponse, Failed> {
         let bound = self.deadline.of_attempt(self.per_try, start);
@@ -111,10 +188,8 @@ impl Plan<'_> {
         let ongoing = Ongoing::new(picked.start(start), &self.local.upstream.metrics);
         let endpoint = picked.endpoint();
         let mut progress = Progress::default();
-        // At once: from now on no earlier attempt can read the body.
-        let body = self.body.map_or_else(RequestBody::empty, BodySource::attempt);
         let answered = {
-            let mut asking = pin!(self.ask(endpoint, so_far, body, exchange, &mut progress));
+            let mut asking = pin!(self.ask(endpoint, so_far, body, subject, &mut progress));
             let mut moved = self.moved();
             loop {
                 let answered = timer.limit(asking.as_mut()).await;
@@ -136,12 +211,9 @@ impl Plan<'_> {
         {
             Ok(response) => {
                 metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
-                let status =
-                    exchange.fields.grpc.then(|| grpc_status(response.headers())).flatten();
-                exchange.grpc_status = status;
-                exchange.head_at = Some(now);
+                let status = subject.is_grpc().then(|| grpc_status(response.headers())).flatten();
                 self.settle(guard.as_ref(), response.status(), status, now);
-                exchange.flow = Some(Flow::new(timer, guard, progress.connection, slot));
+                subject.answered(Flow::new(timer, guard, progress.connection, slot), status, now);
                 Ok(response)
             }
             Err(failed) => {
@@ -186,12 +258,12 @@ impl Plan<'_> {
         });
     }
 
-    async fn ask(
+    async fn ask<S: Subject>(
         &self,
         endpoint: &Arc<Endpoint>,
         so_far: &SoFar,
         body: RequestBody,
-        exchange: &mut Exchange,
+        subject: &mut S,
         progress: &mut Progress,
     ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
@@ -211,24 +283,20 @@ impl Plan<'_> {
         progress.sent = true;
         let connection = progress.connection.insert(connection);
         let reused = connection.is_reused_http1();
-        let sent = connection.send(self.request(exchange, so_far, body)).await;
+        let sent = connection.send(self.request(subject, so_far, body)).await;
         sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
     }
 
-    /// The request as this attempt sends it. The last takes the fields; the others leave them for the next.
-    fn request(
+    /// The request as this attempt sends it.
+    fn request<S: Subject>(
         &self,
-        exchange: &mut Exchange,
+        subject: &mut S,
         so_far: &SoFar,
         body: RequestBody,
     ) -> Request<RequestBody> {
         let mut request = Request::new(body);
-        *request.method_mut() = exchange.head.method.clone();
-        *request.uri_mut() = exchange.target().clone();
         *request.version_mut() = if self.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        let last = exchange.attempts >= self.attempts;
-        let head = &mut exchange.head.headers;
-        *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
+        subject.write(&mut request, self.attempts);
         so_far.tell(request.headers_mut(), &self.deadline, Instant::now());
         request
     }

@@ -23,7 +23,7 @@ use super::exchange::Exchange;
 use super::request::Broken;
 use super::response::{self, ResponseBody};
 use super::retries::SoFar;
-use super::{headers, reply, tunnel};
+use super::{headers, mirror, reply, tunnel};
 
 /// Sends a request upstream, again where that is allowed, and passes the answer back.
 ///
@@ -59,6 +59,9 @@ pub(super) async fn forward(
         headers::frame(&mut exchange.head.headers);
     }
     let body = body_source(&mut exchange, route, incoming, http2);
+    if let Some(mirror) = route.mirror.as_ref().filter(|_| upgrade.is_none()) {
+        mirror::tee(&exchange, route, mirror, http2, &body);
+    }
     let plan = Plan {
         worker: &worker,
         local: &local,
@@ -183,7 +186,7 @@ async fn attempts(
         so_far.begin(plan);
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(picked.endpoint()));
-        let ended = plan.attempt(slot, &mut picked, &so_far, exchange, start).await;
+        let ended = plan.attempt(slot, &mut picked, &so_far, body.attempt(), exchange, start).await;
         match so_far.decide(plan, exchange, route, body, &ended) {
             RetryDecision::Stop(suppressed) => return so_far.last(exchange, ended, suppressed),
             RetryDecision::Resend | RetryDecision::ResendOnce => {}

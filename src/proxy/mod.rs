@@ -22,6 +22,7 @@ mod fields;
 mod forward;
 mod headers;
 mod listener;
+mod mirror;
 mod rate_limit;
 mod reply;
 mod request;

@@ -1,6 +1,6 @@
 //! The answer on its way back: streamed, bounded in time, and settled at its last byte.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{PROXY_AUTHENTICATE, TRAILER};
 use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::net::{self, UpstreamResponse};
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
-use crate::upstream::{Connection, Slot};
+use crate::upstream::{Connection, LocalUpstream, Slot};
 
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
@@ -154,6 +155,24 @@ impl Flow {
             trailers: false,
             held: Some((endpoint, slot)),
         }
+    }
+
+    /// Reads an answer that nobody wants, so that its connection can be used again. False where it broke off or took too
+    /// long.
+    pub(super) async fn discard(mut self, mut incoming: Incoming, local: &LocalUpstream) -> bool {
+        let whole = async {
+            while let Some(frame) = incoming.frame().await {
+                if frame.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        let whole = self.deadline.limit(pin!(whole)).await.unwrap_or(false);
+        if let Some(connection) = self.connection.take().filter(|_| whole) {
+            connection.give_back(&local.upstream.policy.pool, Instant::now());
+        }
+        whole
     }
 
     /// Ready when neither direction has moved for the idle time.

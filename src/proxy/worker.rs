@@ -18,6 +18,7 @@ use crate::upstream::LocalUpstreams;
 
 use super::access_log::LogSender;
 use super::listener::LocalListener;
+use super::mirror::UnderWay;
 
 /// How often unused connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -52,6 +53,8 @@ pub struct Worker {
     pub(crate) upstreams: LocalUpstreams,
     /// Coarse time.
     pub(crate) tick: Tick,
+    /// Copies of requests under way.
+    pub(super) mirrors: UnderWay,
     listening: RefCell<HashMap<u64, Listening>>,
     stopping: Cell<bool>,
 }
@@ -80,6 +83,7 @@ impl Worker {
             rng: RefCell::new(rng),
             upstreams: LocalUpstreams::default(),
             tick: Tick::new(Instant::now()),
+            mirrors: UnderWay::default(),
             listening: RefCell::default(),
             stopping: Cell::new(false),
             shared,

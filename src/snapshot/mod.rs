@@ -6,6 +6,7 @@
 
 mod command;
 mod fault;
+mod mirror;
 mod rate_limit;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::upstream::Upstream;
 
 pub use command::{Command, ListenSocket, Protocol};
 pub use fault::FaultInjection;
+pub use mirror::{Mirror, MirrorTarget};
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
 
 /// Everything in force.
@@ -130,6 +132,8 @@ pub struct Route {
     pub rate_limit: Option<RateLimit>,
     /// Failures on purpose.
     pub fault: Option<FaultInjection>,
+    /// Who gets copies.
+    pub mirror: Option<Mirror>,
     /// When a request is sent again.
     pub retry: RetryPolicy,
     /// Handles resolved once.

@@ -1,15 +1,28 @@
 //! What a route does to requests besides sending them on.
 
-use crate::base::units::format_duration;
+use crate::base::units::{Ratio, format_duration};
 use crate::config::node::Node;
 use crate::config::{Fault, RateLimit, RateLimitBy, Shaping};
 
 use super::below;
-use super::write::{Writer, quoted};
+use super::write::{Writer, quoted, text};
 
 pub(super) fn shaping(w: &mut Writer<'_>, shaping: &Shaping, node: Option<&Node>) {
     rate_limit(w, shaping.rate_limit.as_ref(), below(node, "rate_limit", ""));
     fault(w, shaping.fault.as_ref(), below(node, "fault", ""));
+    mirror(w, &shaping.mirror, below(node, "mirror", ""));
+}
+
+fn mirror(w: &mut Writer<'_>, mirror: &[(String, Ratio)], node: Option<&Node>) {
+    if mirror.is_empty() {
+        w.leaf("mirror", "never", node);
+        return;
+    }
+    w.section("mirror", |w| {
+        for (name, share) in mirror {
+            w.leaf(&text(name), share, below(node, name, ""));
+        }
+    });
 }
 
 fn fault(w: &mut Writer<'_>, fault: Option<&Fault>, node: Option<&Node>) {

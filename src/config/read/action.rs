@@ -172,7 +172,7 @@ fn to(at: &At<'_>) -> Option<Vec<(String, u32)>> {
     Some(targets)
 }
 
-fn known(at: &At<'_>, name: &str, span: crate::config::source::Span) -> Option<()> {
+pub(super) fn known(at: &At<'_>, name: &str, span: crate::config::source::Span) -> Option<()> {
     if at.reader.known.contains(name) {
         return Some(());
     }

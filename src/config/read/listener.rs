@@ -176,6 +176,7 @@ fn only_to(at: &At<'_>, items: &[At<'_>], routes: &[Option<crate::config::Route>
             "idle",
             "rate_limit",
             "fault",
+            "mirror",
         ] {
             let Some(entry) = item.node.entry(key).filter(|entry| !entry.node.inherited) else {
                 continue;

@@ -1,19 +1,20 @@
-//! `rate_limit` and `fault`.
+//! `rate_limit`, `fault` and `mirror`.
 
 use std::num::NonZeroU32;
 
-use crate::base::units::Rate;
+use crate::base::units::{Rate, Ratio};
 use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::{Fault, FaultAbort, FaultDelay, RateLimit, RateLimitBy, Shaping};
 
-use super::{At, Fields};
+use super::{At, Fields, action};
 
 /// All of it, of a route or of `defaults.route`.
 pub(super) fn shaping(fields: &Fields<'_>) -> Shaping {
     Shaping {
         rate_limit: fields.read("rate_limit", rate_limit).flatten(),
         fault: fields.read("fault", fault).flatten(),
+        mirror: fields.read("mirror", mirror).flatten().unwrap_or_default(),
     }
 }
 
@@ -28,6 +29,20 @@ fn or_never<T>(at: At<'_>, read: impl FnOnce(&At<'_>) -> Option<T>) -> Option<Op
         }
         _ => read(&at).map(Some),
     }
+}
+
+fn mirror(at: At<'_>) -> Option<Option<Vec<(String, Ratio)>>> {
+    or_never(at, |at| {
+        let pairs = at.pairs("a map from upstreams to shares, such as `{ shadow: 5% }`")?;
+        let targets = pairs.iter().map(|(entry, share)| {
+            let known = action::known(share, &entry.key, entry.key_span);
+            let share = share.share();
+            known.and(share).map(|share| (entry.key.clone(), share))
+        });
+        // All of them are read, so that all mistakes are told.
+        let targets: Vec<_> = targets.collect();
+        targets.into_iter().collect()
+    })
 }
 
 fn fault(at: At<'_>) -> Option<Option<Fault>> {

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Properties;
-use super::parts::{any_of, duration, integer, object, pattern, rate, share, unlimited_or, words};
+use super::parts::{
+    any_of, duration, integer, map_of, object, pattern, rate, share, unlimited_or, words,
+};
 
 pub(super) fn shaping_keys() -> Properties {
     let limit = object(
@@ -31,6 +33,11 @@ pub(super) fn shaping_keys() -> Properties {
             unlimited_or(any_of(vec![rate(), limit])),
         ),
         ("fault", "Failures on purpose. Default never.", any_of(vec![words(&["never"]), fault()])),
+        (
+            "mirror",
+            "Upstreams that get copies, each with its share of the requests. Default never.",
+            any_of(vec![words(&["never"]), map_of(share())]),
+        ),
     ]
 }
 

@@ -169,6 +169,8 @@ told! {
     faults_that_cannot_be: route("to: articles\nfault: { delay: { share: 2, for: 0s }, abort: { percentage: 5%, status: 99 } }");
     fault_of_nothing: route("to: articles\nfault: {}");
     fault_off: route("to: articles\nfault: off");
+    mirrors_that_cannot_be: route("to: articles\nmirror: { articels: 5%, articles-canary: 5 }");
+    mirror_without_a_share: route("to: articles\nmirror: articles-canary");
     duplicate_route_names: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { name: a, match: { path: /a }, respond: 404 }\n      - { name: a, respond: 404 }\n";
     duplicate_bind: "admin: 0.0.0.0:80\nlisteners:\n  o: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] }\n  p: { bind: \"127.0.0.1:80\", routes: [{ respond: 404 }] }\n";
     tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s, rate_limit: 5/s }\n  - respond: 404");
@@ -185,6 +187,8 @@ told! {
     retry_of_a_reply: route("respond: 404\nretry: { when: reset }");
     unsafe_retries: route("to: articles\nretry: { when: gateway-error, methods: [GET, POST] }");
     fault_beyond_the_timeout: route("to: articles\ntimeout: 1s\nfault: { delay: { share: 1%, for: 2s } }");
+    mirror_of_itself: route("to: articles\nmirror: { articles: 5%, articles-canary: 1% }");
+    mirror_of_a_reply: route("respond: 404\nmirror: { articles: 5% }");
     shadowed_route: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { match: { path: \"/v2/*\" }, respond: 404 }\n      - { match: { path: /v3, method: GET }, respond: 404 }\n      - { name: late, match: { path: /v2/x, method: GET }, respond: 404 }\n";
     unused_upstream: route("to: articles");
     long_pool_idle: upstream("endpoints: [127.0.0.1:1]\npool: { idle: 60s }");

@@ -56,6 +56,7 @@ pub(super) fn compile(
         timeout: route.timeout,
         idle: route.idle,
         fault: shaping::fault(listener, route, metrics),
+        mirror: shaping::mirror(listener, route, upstreams, metrics)?,
         rate_limit: shaping::rate_limit(listener, route, before, metrics)?,
         retry: route.retry.as_ref().map_or_else(RetryPolicy::never, compile_retry),
         metrics: metrics.downstream.route(listener, &route.name),

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
+use crate::base::units::Ratio;
 use crate::config;
 use crate::control::ApplyError;
+use crate::control::resolve::Plan;
 use crate::metrics::Metrics;
 use crate::policy::fault::{Abort, Fault};
 use crate::policy::rate_limit::{Quota, RateLimiter};
-use crate::snapshot::{FaultInjection, RateLimit, RateLimitBy, RateLimitSettings, Route};
+use crate::snapshot::{
+    FaultInjection, Mirror, MirrorTarget, RateLimit, RateLimitBy, RateLimitSettings, Route,
+};
 
 /// A rate limit. Where `before`, the route of that name, has the same, its count goes on.
 pub(super) fn rate_limit(
@@ -65,4 +70,27 @@ pub(super) fn fault(
     );
     let metrics = metrics.route.faults(listener, &route.name);
     Some(FaultInjection { policy: Fault { delay, abort }, metrics })
+}
+
+/// The upstreams that get copies.
+pub(super) fn mirror(
+    listener: &str,
+    route: &config::Route,
+    upstreams: &Plan,
+    metrics: &Metrics,
+) -> Result<Option<Mirror>, ApplyError> {
+    if route.shaping.mirror.is_empty() {
+        return Ok(None);
+    }
+    let target = |(name, share): &(String, Ratio)| {
+        let upstream = upstreams.get(name).ok_or_else(|| {
+            ApplyError::Invalid(format!("route {}: no upstream {name}", route.name))
+        })?;
+        Ok(MirrorTarget { upstream: Arc::clone(upstream), share: *share })
+    };
+    let targets = route.shaping.mirror.iter().map(target).collect::<Result<_, ApplyError>>()?;
+    // Names are of characters that a header may have.
+    let name = HeaderValue::from_str(&route.name).unwrap_or(HeaderValue::from_static("route"));
+    let metrics = Arc::new(metrics.route.mirror(listener, &route.name));
+    Ok(Some(Mirror { targets, name, metrics }))
 }
