@@ -44,7 +44,8 @@ pub use route::{
 pub use schema::schema;
 pub use source::{Position, Source, Span};
 pub use upstream::{
-    Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
+    Balance, Budget, Discover, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream,
+    UpstreamLimits, UpstreamProtocol,
 };
 
 /// A whole configuration file, valid.

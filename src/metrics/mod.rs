@@ -4,6 +4,7 @@
 //! string. The crate's own types stay inside this module as far as they can.
 
 pub mod downstream;
+pub mod health;
 pub mod names;
 pub mod process;
 mod summary;
@@ -17,6 +18,7 @@ use prometheus::{
 };
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
+pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};
 pub use process::ProcessMetrics;
 pub use summary::Summary;
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
@@ -29,6 +31,8 @@ pub struct Metrics {
     pub downstream: DownstreamFamilies,
     /// Upstreams and discovery.
     pub upstream: UpstreamFamilies,
+    /// Active health checks.
+    pub health: HealthFamilies,
     /// The proxy itself.
     pub process: ProcessMetrics,
 }
@@ -45,6 +49,7 @@ impl Metrics {
         let metrics = Self {
             downstream: DownstreamFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register)?,
+            health: HealthFamilies::register(&register)?,
             process: ProcessMetrics::register(&register)?,
             registry: registry.clone(),
         };

@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod classify;
 pub mod deadline;
+pub mod health;
 pub mod limits;
 pub mod pushback;
 pub mod retry;
