@@ -5,7 +5,6 @@
 //! goes on living beside a listener that does not.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::io;
 use std::ops::RangeInclusive;
 use std::pin::pin;
