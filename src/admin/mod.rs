@@ -3,6 +3,7 @@
 //! `/metrics`, `/ready` and `/live` answer everybody who reaches the address. All else, and everything that changes
 //! something, answers only peers on this machine, until `admin.token_file` is set: then whoever has the token.
 
+mod health;
 mod show;
 
 use std::convert::Infallible;

@@ -44,8 +44,8 @@ pub struct Report {
     pub last: Option<(Finding, Instant)>,
 }
 
-/// Hears of every check that ends: how, what is known after it, and whether the verdict has turned.
-pub type Listener = dyn Fn(&Finding, &Report, bool);
+/// Hears of every check that ends: how, what is known after it, and the verdict before it.
+pub type Listener = dyn Fn(&Finding, &Report, Verdict);
 
 /// Every check of the process, each run once.
 #[derive(Debug)]
@@ -151,18 +151,18 @@ impl Shared {
     }
 
     /// Notes what a check has found, and tells it to whoever listens.
-    fn tell(&self, health: &Health, finding: Finding, ended: Instant, turned: bool) {
+    fn tell(&self, health: &Health, finding: Finding, ended: Instant) {
         let report = Report {
             verdict: health.verdict(),
             passes: health.passes(),
             failures: health.failures(),
             last: Some((finding.clone(), ended)),
         };
-        self.report.replace(report.clone());
+        let before = self.report.replace(report.clone()).verdict;
         // A listener may end watches, its own included.
         let listeners = self.listeners.borrow().clone();
         for (_, listener) in listeners {
-            listener(&finding, &report, turned);
+            listener(&finding, &report, before);
         }
     }
 }
@@ -184,8 +184,10 @@ async fn repeat(key: Rc<Key>, shared: Rc<Shared>, places: Rc<Semaphore>, mut rng
         let finding = probe::probe(address, check).await;
         drop(place);
         let ended = Instant::now();
-        let turned = finding.passed().and_then(|passed| health.record(passed)).is_some();
-        shared.tell(&health, finding, ended, turned);
+        if let Some(passed) = finding.passed() {
+            health.record(passed);
+        }
+        shared.tell(&health, finding, ended);
         sleep_until(health.next(began, ended, &mut rng)).await;
     }
 }

@@ -179,3 +179,70 @@ proptest! {
         }
     }
 }
+
+/// Seconds from a change at a random moment to the verdict that follows it, over many runs: mean and longest. `takes` is what
+/// each check takes from then on.
+fn until_it_turns(settings: HealthSettings, works: bool, takes: Duration) -> (f64, f64) {
+    let mut rng = Rng::from_seed(11);
+    let times: Vec<f64> = (0..5_000)
+        .map(|_| {
+            let (mut health, start) = (Health::new(settings), Instant::now());
+            let (mut last, mut next) = (start, start);
+            for _ in 0..4 {
+                health.record(!works);
+                (last, next) = (next, health.next(next, next, &mut rng));
+            }
+            let before = last + (next - last).mul_f64(rng.fraction());
+            loop {
+                let (began, ended) = (next, next + takes);
+                if health.record(works).is_some() {
+                    return (ended - before).as_secs_f64();
+                }
+                next = health.next(began, ended, &mut rng);
+            }
+        })
+        .collect();
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    (mean, times.iter().copied().fold(0.0, f64::max))
+}
+
+/// The tables of docs/policies/health.md.
+#[test]
+fn the_documentation_tells_how_long_it_takes() {
+    let every = |seconds| HealthSettings { interval: Duration::from_secs(seconds), ..STANDARD };
+    let (at_once, hangs) = (Duration::ZERO, STANDARD.timeout);
+    for (settings, refusing, hanging, back) in [
+        (every(5), (4.5, 7.7), (5.55, 8.7), (3.5, 6.6)),
+        (HealthSettings { fall: 2, ..every(5) }, (3.5, 6.6), (4.5, 7.6), (3.5, 6.6)),
+        (every(2), (1.8, 3.1), (4.0, 5.2), (1.4, 2.7)),
+        (every(10), (9.0, 15.4), (10.0, 16.4), (7.0, 13.2)),
+    ] {
+        for (works, takes, told) in
+            [(false, at_once, refusing), (false, hangs, hanging), (true, at_once, back)]
+        {
+            let (mean, longest) = until_it_turns(settings, works, takes);
+            // The longest of a few thousand is a little below the longest there can be.
+            let close =
+                (mean - told.0).abs() < 0.1 && (told.1 - 0.5..=told.1 + 0.05).contains(&longest);
+            assert!(close, "{settings:?}, {takes:?}: {mean:.2}, {longest:.2} instead of {told:?}");
+        }
+    }
+}
+
+/// How often an endpoint is checked that passes once and fails twice, for ever: as often as the documentation says.
+#[test]
+fn flapping_costs_about_twice_the_settled_pace() {
+    let mut rng = Rng::from_seed(12);
+    let (mut health, start) = (Health::new(STANDARD), Instant::now());
+    let (mut now, mut checks) = (start, 0.0);
+    while now - start < Duration::from_secs(10_000) {
+        for passed in [true, false, false] {
+            health.record(passed);
+            now = health.next(now, now, &mut rng);
+            checks += 1.0;
+        }
+    }
+    let settled = (now - start).as_secs_f64() / 5.0;
+    assert!((checks / settled - 2.14).abs() < 0.05, "{}", checks / settled);
+}
