@@ -20,11 +20,11 @@ pub(super) const MAX_ANSWER: usize = 4096;
 
 /// The answer's field `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Serving {
+pub(super) enum Status {
     /// `SERVING`, the only one that passes.
-    Serving,
+    Up,
     /// `NOT_SERVING`.
-    NotServing,
+    Down,
     /// `SERVICE_UNKNOWN`, or a number of a later version.
     Unknown,
 }
@@ -44,14 +44,15 @@ pub(super) fn judge(answer: &Answer) -> Finding {
         return Finding::broken("the answer is not gRPC");
     }
     // In the trailers, or, of an answer without message, in the head.
-    let status = answer.trailers.get("grpc-status").or(answer.head.headers.get("grpc-status"));
+    let status =
+        answer.trailers.get("grpc-status").or_else(|| answer.head.headers.get("grpc-status"));
     let status = status.and_then(|status| status.to_str().ok()?.parse::<u16>().ok());
     match status {
         None => Finding::broken("the answer has no grpc-status"),
         Some(0) => match response(&answer.body) {
-            Ok(Serving::Serving) => Finding::new(HealthOutcome::Success, "serving"),
-            Ok(Serving::NotServing) => Finding::new(HealthOutcome::NotServing, "not serving"),
-            Ok(Serving::Unknown) => Finding::new(HealthOutcome::NotServing, "status unknown"),
+            Ok(Status::Up) => Finding::new(HealthOutcome::Success, "serving"),
+            Ok(Status::Down) => Finding::new(HealthOutcome::NotServing, "not serving"),
+            Ok(Status::Unknown) => Finding::new(HealthOutcome::NotServing, "status unknown"),
             Err(Malformed) => Finding::broken("the answer is no health message"),
         },
         Some(5) => Finding::new(HealthOutcome::NotServing, "the service is not known there"),
@@ -78,15 +79,15 @@ pub(super) fn request(service: &str) -> Bytes {
 
 fn put_varint(into: &mut BytesMut, mut value: usize) {
     while value >= 0x80 {
-        into.put_u8((value & 0x7f) as u8 | 0x80);
+        into.put_u8(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    into.put_u8(value as u8);
+    into.put_u8(value.to_le_bytes()[0]);
 }
 
 /// Reads a whole body: exactly one `HealthCheckResponse`, not compressed. Fields that we do not know are skipped, of
 /// several `status` the last one counts, as protobuf says.
-pub(super) fn response(body: &[u8]) -> Result<Serving, Malformed> {
+pub(super) fn response(body: &[u8]) -> Result<Status, Malformed> {
     let (prefix, message) = body.split_first_chunk::<5>().ok_or(Malformed)?;
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 || u32::from_be_bytes(length) as usize != message.len() {
@@ -110,9 +111,9 @@ pub(super) fn response(body: &[u8]) -> Result<Serving, Malformed> {
         }
     }
     Ok(match status {
-        1 => Serving::Serving,
-        2 => Serving::NotServing,
-        _ => Serving::Unknown,
+        1 => Status::Up,
+        2 => Status::Down,
+        _ => Status::Unknown,
     })
 }
 
@@ -155,11 +156,11 @@ mod tests {
 
     #[test]
     fn each_status_is_read() {
-        assert_eq!(response(&framed(&[0x08, 1])), Ok(Serving::Serving));
-        assert_eq!(response(&framed(&[0x08, 2])), Ok(Serving::NotServing));
-        assert_eq!(response(&framed(&[0x08, 3])), Ok(Serving::Unknown));
+        assert_eq!(response(&framed(&[0x08, 1])), Ok(Status::Up));
+        assert_eq!(response(&framed(&[0x08, 2])), Ok(Status::Down));
+        assert_eq!(response(&framed(&[0x08, 3])), Ok(Status::Unknown));
         // UNKNOWN is 0, which protobuf leaves out.
-        assert_eq!(response(&framed(&[])), Ok(Serving::Unknown));
+        assert_eq!(response(&framed(&[])), Ok(Status::Unknown));
     }
 
     #[test]
@@ -171,7 +172,7 @@ mod tests {
             &[0x2d, 1, 2, 3, 4],             // 5: 32 bits
             &[0x08, 2, 0x08, 1],             // 1: twice
         ];
-        assert_eq!(response(&framed(&message.concat())), Ok(Serving::Serving));
+        assert_eq!(response(&framed(&message.concat())), Ok(Status::Up));
     }
 
     #[test]
@@ -204,22 +205,19 @@ mod tests {
             let interesting = [0x08, 0x0a, 0x12, 0x1d, 0x80, 0xff, 0, 1, 2, 3];
             let message: Vec<u8> = (0..rng.below(12))
                 .map(|_| match rng.below(4) {
-                    0 => rng.below(256) as u8,
+                    0 => rng.bits().to_le_bytes()[0],
                     _ => interesting[rng.below(interesting.len())],
                 })
                 .collect();
             let mut body = framed(&message);
             if rng.below(4) == 0 {
                 let at = rng.below(body.len());
-                body[at] = rng.below(256) as u8;
+                body[at] = rng.bits().to_le_bytes()[0];
             }
             if let Ok(found) = response(&body) {
                 read += 1;
                 let says_so = message.iter().any(|byte| byte & 0x7f == 1);
-                assert!(
-                    found != Serving::Serving || says_so || body[5..] != message[..],
-                    "{body:?}"
-                );
+                assert!(found != Status::Up || says_so || body[5..] != message[..], "{body:?}");
             }
         }
         assert!(read > 1_000, "{read} were read");

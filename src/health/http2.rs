@@ -28,7 +28,8 @@ pub(super) async fn ask(
     builder.enable_push(false).max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
     let handshake = limit.within(builder.handshake::<_, Bytes>(socket)).await?;
     let (send, connection) = handshake.map_err(|error| broken(&error))?;
-    driven(exchange(send, request, message, limit), connection, limit).await
+    let exchange = exchange(send, request, message, limit);
+    driven(Box::pin(exchange), Box::pin(connection), limit).await
 }
 
 async fn exchange(

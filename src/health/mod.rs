@@ -151,7 +151,7 @@ impl Shared {
     }
 
     /// Notes what a check has found, and tells it to whoever listens.
-    fn tell(&self, health: &Health, finding: Finding, ended: Instant) {
+    fn tell(&self, health: &Health, finding: &Finding, ended: Instant) {
         let report = Report {
             verdict: health.verdict(),
             passes: health.passes(),
@@ -162,7 +162,7 @@ impl Shared {
         // A listener may end watches, its own included.
         let listeners = self.listeners.borrow().clone();
         for (_, listener) in listeners {
-            listener(&finding, &report, before);
+            listener(finding, &report, before);
         }
     }
 }
@@ -187,7 +187,7 @@ async fn repeat(key: Rc<Key>, shared: Rc<Shared>, places: Rc<Semaphore>, mut rng
         if let Some(passed) = finding.passed() {
             health.record(passed);
         }
-        shared.tell(&health, finding, ended);
+        shared.tell(&health, &finding, ended);
         sleep_until(health.next(began, ended, &mut rng)).await;
     }
 }

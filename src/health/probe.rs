@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::ops::RangeInclusive;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +118,8 @@ impl Limit {
 
 /// Checks `address` once, within the check's timeout.
 pub(super) async fn probe(address: &Address, check: &Check) -> Finding {
-    match asked(address, check).await {
+    // Boxed: what a check needs is there while it runs, not between two.
+    match Box::pin(asked(address, check)).await {
         Ok(finding) | Err(finding) => finding,
     }
 }
@@ -209,16 +210,15 @@ async fn http1(
         let _rest = limit.within(Limited::new(answer.into_body(), MAX_BODY).collect()).await;
         Ok(status)
     };
-    driven(asking, connection, limit).await
+    driven(Box::pin(asking), Box::pin(connection), limit).await
 }
 
 /// Waits for `asking` while `connection` does its work, then gives it the time that is left to end in order.
 pub(super) async fn driven<T>(
-    asking: impl Future<Output = Result<T, Finding>>,
-    connection: impl Future,
+    mut asking: Pin<Box<impl Future<Output = Result<T, Finding>>>>,
+    mut connection: Pin<Box<impl Future>>,
     limit: Limit,
 ) -> Result<T, Finding> {
-    let (mut asking, mut connection) = (pin!(asking), pin!(connection));
     let answer = tokio::select! {
         biased;
         answer = &mut asking => answer,
