@@ -7,6 +7,7 @@ mod listener;
 mod matches;
 mod retry;
 mod scalar;
+mod shaping;
 mod top;
 mod upstream;
 

@@ -9,5 +9,7 @@ pub mod classify;
 pub mod deadline;
 pub mod limits;
 pub mod pushback;
+pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;
+pub mod retry_depth;

@@ -3,28 +3,26 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
-use crate::balance::Tried;
+use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::base::units::ByteSize;
-use crate::io::request_body::{BodyError, BodyLimits, BodySource, Replay, RequestBody};
-use crate::metrics::RetryCause;
+use crate::io::request_body::{BodyError, BodyLimits, BodySource};
 use crate::net::UpstreamResponse;
 use crate::policy::deadline::{self, CallerTimeout, Deadline};
-use crate::policy::pushback::Pushback;
-use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
+use crate::policy::retry::RetryDecision;
 use crate::snapshot::Route;
-use crate::upstream::{Protocol, Upstream};
+use crate::upstream::{Protocol, Slot, Upstream};
 
-use super::attempt::{Failed, Plan};
+use super::attempt::Plan;
 use super::exchange::Exchange;
-use super::fields::RequestFields;
 use super::request::Broken;
 use super::response::{self, ResponseBody};
+use super::retries::SoFar;
 use super::{headers, reply, tunnel};
 
 /// Sends a request upstream, again where that is allowed, and passes the answer back.
@@ -35,7 +33,6 @@ pub(super) async fn forward(
     mut exchange: Box<Exchange>,
     route: &Route,
     upstream: &Arc<Upstream>,
-    mut fields: RequestFields,
     incoming: Incoming,
 ) -> Result<Response<ResponseBody>, Broken> {
     let worker = Rc::clone(&exchange.downstream.worker);
@@ -46,9 +43,8 @@ pub(super) async fn forward(
         return Ok(reply::failure(exchange, &error));
     }
     let on_upgrade = exchange.head.extensions.remove::<OnUpgrade>();
-    let upgrade = fields.hop.strip(&mut exchange.head.headers);
-    let told = fields.deadline;
-    let deadline = deadline(&exchange, route, told, upgrade.is_some());
+    let upgrade = exchange.fields.hop.strip(&mut exchange.head.headers);
+    let deadline = deadline(&exchange, route, upgrade.is_some());
     let local = worker.upstreams.get(upstream, exchange.started);
     local.budget().deposit(exchange.started);
     exchange.upstream = Some(Rc::clone(&local));
@@ -56,24 +52,25 @@ pub(super) async fn forward(
         _ if upgrade.is_some() => false,
         Protocol::Http1 => false,
         Protocol::Http2 => true,
-        Protocol::Auto => exchange.grpc,
+        Protocol::Auto => exchange.fields.grpc,
     };
-    prepare_head(&mut exchange, route, &mut fields, http2, upgrade.as_ref());
-    if !http2 && fields.lengths == 0 && !incoming.is_end_stream() {
+    prepare_head(&mut exchange, route, http2, upgrade.as_ref());
+    if !http2 && exchange.fields.lengths == 0 && !incoming.is_end_stream() {
         headers::frame(&mut exchange.head.headers);
     }
-    let body = body_source(&mut exchange, route, incoming, http2 || fields.trailer);
+    let body = body_source(&mut exchange, route, incoming, http2);
     let plan = Plan {
         worker: &worker,
         local: &local,
         http2,
-        grpc: exchange.grpc,
         deadline,
+        attempts: route.retry.attempts,
         per_try: route.retry.per_try,
         idle: route.idle,
         body: Some(&body),
     };
-    match attempts(&plan, &mut exchange, route, told, &body).await {
+    let so_far = SoFar::new(exchange.fields.deadline, &exchange.head.headers);
+    match attempts(&plan, &mut exchange, route, so_far, &body).await {
         Err(error) => {
             // The body's own failure is the cause, whatever it did to the connection.
             let error = match body.failure() {
@@ -102,10 +99,10 @@ pub(super) async fn forward(
     }
 }
 
-/// The request's deadline. `told`: its head has fields that may name one.
-fn deadline(exchange: &Exchange, route: &Route, told: bool, upgrade: bool) -> Deadline {
+/// The request's deadline.
+fn deadline(exchange: &Exchange, route: &Route, upgrade: bool) -> Deadline {
     let mut caller = CallerTimeout::default();
-    if told {
+    if exchange.fields.deadline {
         let headers = &exchange.head.headers;
         caller = CallerTimeout::read(headers, exchange.active.snapshot.compat_envoy);
         let process = &exchange.downstream.worker.shared.process;
@@ -113,7 +110,7 @@ fn deadline(exchange: &Exchange, route: &Route, told: bool, upgrade: bool) -> De
     }
     let kind = if upgrade {
         deadline::Exchange::Tunnel
-    } else if exchange.grpc {
+    } else if exchange.fields.grpc {
         deadline::Exchange::Grpc
     } else {
         deadline::Exchange::Http
@@ -125,19 +122,18 @@ fn deadline(exchange: &Exchange, route: &Route, told: bool, upgrade: bool) -> De
 fn prepare_head(
     exchange: &mut Exchange,
     route: &Route,
-    fields: &mut RequestFields,
     http2: bool,
     upgrade: Option<&HeaderValue>,
 ) {
     let downstream = Rc::clone(&exchange.downstream);
-    let head = &mut exchange.head.headers;
+    let (head, fields) = (&mut exchange.head.headers, &mut exchange.fields);
     let rng = &mut downstream.worker.rng.borrow_mut();
     let id = headers::forward(head, fields, &downstream, exchange.host.as_ref(), rng);
     exchange.request_id = Some(id);
     route.request_headers.apply(head);
     let host = route.rewrite_host.as_ref().or(exchange.host.as_ref());
     if http2 {
-        let trailers = exchange.wants_trailers || exchange.grpc;
+        let trailers = fields.wants_trailers || fields.grpc;
         let target = exchange.target.as_ref().unwrap_or(&exchange.head.uri);
         exchange.target = Some(headers::for_http2(head, target, host, trailers));
     } else {
@@ -155,14 +151,14 @@ fn body_source(
     exchange: &mut Exchange,
     route: &Route,
     incoming: Incoming,
-    trailers: bool,
+    http2: bool,
 ) -> BodySource {
     let limits = &exchange.active.listener.limits;
     let limits = BodyLimits {
         replay: ByteSize(route.retry.replay_bytes),
         size: limits.body,
         pause: limits.body_timeout,
-        trailers,
+        trailers: http2 || exchange.fields.trailer,
     };
     let body = BodySource::new(incoming, limits, &exchange.downstream.worker.tick);
     exchange.body = Some(body.clone());
@@ -174,149 +170,54 @@ async fn attempts(
     plan: &Plan<'_>,
     exchange: &mut Exchange,
     route: &Route,
-    told: bool,
+    mut so_far: SoFar,
     body: &BodySource,
 ) -> Result<UpstreamResponse, ProxyError> {
-    let mut tried = Tried::new();
-    let (mut resent_once, mut may_have_run) = (false, false);
     let mut now = exchange.started;
     loop {
-        if plan.deadline.expired(now) {
-            let (reason, text) = match exchange.attempts {
-                0 => (Reason::DeadlineExpired, "the caller's deadline had passed already"),
-                _ => (Reason::Timeout, "the deadline passed between two attempts"),
-            };
-            return Err(ProxyError::new(reason, text));
-        }
-        // A place first: what waits in our own queue is no concern of the endpoint's.
-        let slot = match plan.local.try_enter() {
-            Some(slot) => slot,
-            None => {
-                let waiting = plan.local.enter(&plan.worker.tick, plan.deadline.overall);
-                let entered = Box::pin(waiting).await;
-                now = Instant::now();
-                entered.map_err(|error| whole(error, may_have_run))?
-            }
-        };
-        let endpoint = plan.pick(&mut tried, now).map_err(|error| whole(error, may_have_run))?;
+        let placed = place(plan, exchange, &mut so_far.tried, now).await;
+        let (slot, mut picked, start) =
+            placed.map_err(|error| so_far.not_made(plan, exchange, error))?;
+        so_far.begin(plan);
         exchange.attempts += 1;
-        exchange.endpoint = Some(Arc::clone(&endpoint));
-        let request = attempt_request(exchange, route, plan, told, body, now);
-        let ended = plan.attempt(slot, &endpoint, resent_once, request, exchange, now).await;
-        let end = match &ended {
-            Ok(response) => AttemptEnd::Response {
-                status: response.status(),
-                grpc_status: exchange.grpc_status,
-            },
-            Err(failed) => failed.end,
-        };
-        match decide(plan, exchange, route, body, &ended, end, resent_once) {
-            RetryDecision::Stop(suppressed) => {
-                exchange.retry_suppressed = suppressed;
-                return ended.map_err(|failed| whole(failed.error, may_have_run));
-            }
-            RetryDecision::Resend => {}
-            RetryDecision::ResendOnce => resent_once = true,
+        exchange.endpoint = Some(Arc::clone(picked.endpoint()));
+        let ended = plan.attempt(slot, &mut picked, &so_far, exchange, start).await;
+        match so_far.decide(plan, exchange, route, body, &ended) {
+            RetryDecision::Stop(suppressed) => return so_far.last(exchange, ended, suppressed),
+            RetryDecision::Resend | RetryDecision::ResendOnce => {}
             RetryDecision::Retry { wait } => {
                 drop(ended);
                 exchange.flow = None;
                 Box::pin(tokio::time::sleep(wait)).await;
             }
         }
-        may_have_run |= end.may_have_run();
-        plan.local.upstream.metrics.retry(cause_of(end));
         now = Instant::now();
     }
 }
 
-/// What the last failure says of the whole request.
-fn whole(error: ProxyError, may_have_run: bool) -> ProxyError {
-    if may_have_run { error.after_one_that_may_have_run() } else { error }
-}
-
-/// The request of one attempt. The last takes the fields; the others leave them for the next.
-fn attempt_request(
-    exchange: &mut Exchange,
-    route: &Route,
-    plan: &Plan<'_>,
-    told: bool,
-    body: &BodySource,
-    now: Instant,
-) -> Request<RequestBody> {
-    let mut request = Request::new(body.attempt());
-    *request.method_mut() = exchange.head.method.clone();
-    *request.uri_mut() = exchange.target().clone();
-    *request.version_mut() = if plan.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let last = exchange.attempts >= route.retry.attempts;
-    let head = &mut exchange.head.headers;
-    *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
-    if told && let Some(remaining) = plan.deadline.remaining(now) {
-        // What a caller has said of its deadline goes on with what remains of it.
-        let headers = request.headers_mut();
-        for name in [deadline::TIMEOUT_MS, deadline::ENVOY_EXPECTED_MS] {
-            if headers.contains_key(&name) {
-                headers.insert(name, deadline::timeout_ms(remaining));
-            }
-        }
-        if headers.contains_key(deadline::GRPC_TIMEOUT) {
-            headers.insert(deadline::GRPC_TIMEOUT, deadline::grpc_timeout(remaining));
-        }
-    }
-    request
-}
-
-fn decide(
+/// A place for an attempt, an endpoint for it, and when both were there.
+async fn place(
     plan: &Plan<'_>,
     exchange: &Exchange,
-    route: &Route,
-    body: &BodySource,
-    ended: &Result<UpstreamResponse, Failed>,
-    end: AttemptEnd,
-    resent_once: bool,
-) -> RetryDecision {
-    if ended.is_ok() && !route.retry.when.lists(end) {
-        return RetryDecision::Stop(None);
+    tried: &mut Tried,
+    mut now: Instant,
+) -> Result<(Slot, Picked, Instant), ProxyError> {
+    if plan.deadline.expired(now) {
+        let (reason, text) = match exchange.attempts {
+            0 => (Reason::DeadlineExpired, "the caller's deadline had passed already"),
+            _ => (Reason::Timeout, "the deadline passed between two attempts"),
+        };
+        return Err(ProxyError::new(reason, text));
     }
-    let now = Instant::now();
-    let state = RetryState {
-        attempt: exchange.attempts,
-        method: &exchange.head.method,
-        idempotency_key: exchange.idempotency_key,
-        body: match body.replay() {
-            Replay::Unsent => BodyReplay::Unsent,
-            Replay::Kept => BodyReplay::Whole,
-            Replay::TooLarge => BodyReplay::TooLarge,
-        },
-        resent_once,
-        committed: false,
-        remaining: plan.deadline.remaining(now),
-        pushback: ended
-            .as_ref()
-            .map_or(Pushback::None, |response| Pushback::read(response.headers())),
+    // A place first: what waits in our own queue is no concern of the endpoint's.
+    let slot = match plan.local.try_enter() {
+        Some(slot) => slot,
+        None => {
+            let waiting = plan.local.enter(&plan.worker.tick, plan.deadline.overall);
+            let entered = Box::pin(waiting).await?;
+            now = Instant::now();
+            entered
+        }
     };
-    let decision = route.retry.decide(end, &state, &mut plan.worker.rng.borrow_mut());
-    let decision = decision.paid_from(&mut plan.local.budget(), now);
-    if let RetryDecision::Stop(Some(reason)) = decision {
-        plan.local.upstream.metrics.suppress(reason.index());
-    }
-    tracing::debug!(
-        upstream = %plan.local.upstream.name, attempt = exchange.attempts, end = end.word(),
-        ?decision, "attempt ended"
-    );
-    decision
-}
-
-fn cause_of(end: AttemptEnd) -> RetryCause {
-    match end {
-        AttemptEnd::Response { grpc_status: Some(_), .. } => RetryCause::Grpc,
-        AttemptEnd::Response { status, .. } => match status.as_u16() {
-            502..=504 => RetryCause::GatewayError,
-            500..=599 => RetryCause::ServerError,
-            _ => RetryCause::Status,
-        },
-        AttemptEnd::KeepAliveRace => RetryCause::KeepAliveRace,
-        AttemptEnd::Reset => RetryCause::Reset,
-        AttemptEnd::PerTryTimeout => RetryCause::PerTryTimeout,
-        AttemptEnd::NotSent | AttemptEnd::Refused | AttemptEnd::Final => RetryCause::Safe,
-    }
+    Ok((slot, plan.pick(tried, now)?, now))
 }
