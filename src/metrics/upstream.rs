@@ -82,11 +82,16 @@ pub struct UpstreamFamilies {
     staleness: IntGaugeVec,
     errors: IntCounterVec,
     updates: IntCounterVec,
+    interim_dropped: IntCounter,
 }
 
 impl UpstreamFamilies {
-    pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
+    pub(super) fn register(
+        register: &Register<'_>,
+        dropped: &IntCounterVec,
+    ) -> Result<Self, prometheus::Error> {
         Ok(Self {
+            interim_dropped: dropped.with_label_values(&["interim_response"]),
             attempts: register.counters(names::UPSTREAM_ATTEMPTS, &["upstream", "outcome"])?,
             duration: register.histograms(names::UPSTREAM_ATTEMPT_DURATION, &["upstream"])?,
             retries: register.counters(names::UPSTREAM_RETRIES, &["upstream", "reason"])?,
@@ -132,6 +137,7 @@ impl UpstreamFamilies {
             reuse_rests: self.reuse_rests.with_label_values(&[upstream]),
             staleness: self.staleness.with_label_values(&[upstream]),
             updates: self.updates.with_label_values(&[upstream]),
+            interim_dropped: self.interim_dropped.clone(),
         }
     }
 
@@ -172,15 +178,15 @@ impl UpstreamFamilies {
 }
 
 /// The states of endpoints; each endpoint is in one of them.
-const STATES: [&str; 4] = ["ready", "unhealthy", "ejected", "slow_start"];
+const STATES: [&str; 5] = ["ready", "unhealthy", "ejected", "slow_start", "unproven"];
 
 /// How many endpoints are in each state.
 #[derive(Debug)]
-pub struct StandingGauges([IntGauge; 4]);
+pub struct StandingGauges([IntGauge; STATES.len()]);
 
 impl StandingGauges {
-    /// Ready, unhealthy, ejected, and in slow start.
-    pub fn set(&self, counts: &[usize; 4]) {
+    /// Ready, unhealthy, ejected, in slow start, and unproven.
+    pub fn set(&self, counts: &[usize; STATES.len()]) {
         for (gauge, count) in self.0.iter().zip(counts) {
             gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
         }
@@ -217,6 +223,8 @@ pub struct UpstreamMetrics {
     pub staleness: IntGauge,
     /// Endpoint sets published.
     pub updates: IntCounter,
+    /// Interim responses (1xx but 100 and 101), which are not passed on; one counter for all upstreams.
+    pub interim_dropped: IntCounter,
 }
 
 impl UpstreamMetrics {

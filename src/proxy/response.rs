@@ -9,7 +9,6 @@ use http::header::{PROXY_AUTHENTICATE, TRAILER};
 use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::EndpointGuard;
@@ -17,7 +16,7 @@ use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::io::tick::{Alarm, Tick, Timer};
 use crate::io::trailers;
-use crate::net::{self, UpstreamResponse};
+use crate::net::{self, BrokenBody, UpstreamResponse};
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
@@ -39,7 +38,7 @@ pub(super) struct ResponseBody {
 /// An upstream's answer that is being passed on, and what is held until its end.
 #[derive(Debug)]
 pub(super) struct Flow {
-    incoming: Option<Incoming>,
+    incoming: Option<net::ResponseBody>,
     /// What is left of a piece that was too large for the caller's protocol.
     rest: Bytes,
     /// Taken when it is given back.
@@ -131,7 +130,7 @@ impl ResponseBody {
         self.exchange.as_ref()?.flow.as_ref()
     }
 
-    fn incoming(&self) -> Option<&Incoming> {
+    fn incoming(&self) -> Option<&net::ResponseBody> {
         self.flow()?.incoming.as_ref()
     }
 }
@@ -159,7 +158,11 @@ impl Flow {
 
     /// Reads an answer that nobody wants, so that its connection can be used again. False where it broke off or took too
     /// long.
-    pub(super) async fn discard(mut self, mut incoming: Incoming, local: &LocalUpstream) -> bool {
+    pub(super) async fn discard(
+        mut self,
+        mut incoming: net::ResponseBody,
+        local: &LocalUpstream,
+    ) -> bool {
         let whole = async {
             while let Some(frame) = incoming.frame().await {
                 if frame.is_err() {
@@ -276,12 +279,11 @@ impl Exchange {
         Poll::Ready(Some(Ok(Frame::trailers(fields))))
     }
 
-    fn broken(&mut self, error: &hyper::Error) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn broken(&mut self, error: &BrokenBody) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(cause) = self.body.as_ref().and_then(BodySource::failure) {
             return self.cut(cause.reason(), &cause.to_string());
         }
-        let reason = net::broken_body(error);
-        self.cut(reason, "the upstream broke off in the middle of its answer")
+        self.cut(error.reason(), "the upstream broke off in the middle of its answer")
     }
 
     /// Ends the answer so that it cannot be taken for a whole one.
