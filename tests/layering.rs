@@ -37,7 +37,7 @@ const TABLE: &[(&str, u8, &str)] = &[
         "base config metrics policy io balance route tls net discovery upstream snapshot",
     ),
     ("admin", 7, "base config metrics balance route upstream snapshot control"),
-    ("simulate", 7, "base policy balance route snapshot control"),
+    ("simulate", 7, "base config metrics policy balance upstream snapshot control"),
     (
         "app",
         8,

@@ -16,6 +16,7 @@ mod node;
 mod read;
 mod render;
 mod route;
+mod scenario;
 mod schema;
 mod source;
 #[cfg(test)]
@@ -40,6 +41,10 @@ pub use render::{render, render_json};
 pub use route::{
     Action, BackoffRange, GrpcMatch, HeaderEdits, HostPattern, PathPattern, Redirect, Respond,
     Retry, RetryMethods, RetryWhen, Rewrite, Route, RouteMatch, ValueMatch,
+};
+pub use scenario::{
+    Clients, Effect, Event, LoadedScenario, Scenario, Servers, ServiceTime, load_scenario,
+    scenario_from,
 };
 pub use schema::schema;
 pub use source::{Position, Source, Span};

@@ -25,6 +25,7 @@ use crate::config::{Config, Loaded, Severity};
 use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
+pub use compile::compiled;
 pub use listen::{Bound, Listeners};
 pub use resolve::{Managed, Upstreams};
 pub use socket_file::SocketFile;

@@ -62,10 +62,8 @@ impl Drop for Slot {
 
 impl LocalUpstream {
     pub(super) fn new(upstream: Arc<Upstream>, workers: u32, now: Instant) -> Self {
-        let policy = upstream.policy.budget;
-        let floor = policy.floor_per_second / f64::from(workers);
         Self {
-            budget: RefCell::new(RetryBudget::new(policy.ratio, floor, policy.window, now)),
+            budget: RefCell::new(upstream.policy.budget.of_one(workers, now)),
             upstream,
             pools: RefCell::default(),
             slots: Queue::default(),

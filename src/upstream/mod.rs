@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
 use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
@@ -19,6 +20,7 @@ use crate::balance::endpoint_set::EndpointSet;
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
+use crate::policy::retry_budget::RetryBudget;
 
 pub use connection::Connection;
 pub use local::{LocalUpstream, Slot};
@@ -51,6 +53,14 @@ pub struct BudgetPolicy {
     pub floor_per_second: f64,
     /// Requests are counted over this window.
     pub window: Duration,
+}
+
+impl BudgetPolicy {
+    /// The budget of one of `workers`: ratios add up, only the floor is divided.
+    pub fn of_one(&self, workers: u32, now: Instant) -> RetryBudget {
+        let floor = self.floor_per_second / f64::from(workers);
+        RetryBudget::new(self.ratio, floor, self.window, now)
+    }
 }
 
 /// The plain values an upstream is made from.
