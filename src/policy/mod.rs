@@ -11,3 +11,4 @@ pub mod limits;
 pub mod pushback;
 pub mod retry;
 pub mod retry_budget;
+pub mod retry_depth;

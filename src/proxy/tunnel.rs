@@ -18,8 +18,7 @@ use crate::metrics::{AttemptOutcome, RetryCause};
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
-use crate::policy::pushback::Pushback;
-use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
+use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState};
 use crate::snapshot::{Route, Split};
 use crate::upstream::{LocalUpstream, Slot};
 
@@ -148,11 +147,11 @@ pub(super) async fn reach(
     let mut tried = Tried::new();
     loop {
         let start = Instant::now();
-        let endpoint = plan.pick(&mut tried, start)?;
+        let mut picked = plan.pick(&mut tried, start)?;
         tries.made += 1;
-        tries.endpoint = Some(Arc::clone(&endpoint));
-        let guard = endpoint.start(start);
-        let dialled = local.dial(&endpoint, &worker.tick, deadline.overall).await;
+        tries.endpoint = Some(Arc::clone(picked.endpoint()));
+        let guard = picked.start(start);
+        let dialled = local.dial(picked.endpoint(), &worker.tick, deadline.overall).await;
         let now = Instant::now();
         let error = match dialled {
             Ok((socket, held)) => {
@@ -166,13 +165,7 @@ pub(super) async fn reach(
         guard.settle(Outcome::of_reason(error.reason), now);
         let state = RetryState {
             attempt: tries.made,
-            method: &http::Method::CONNECT,
-            idempotency_key: false,
-            body: BodyReplay::Unsent,
-            resent_once: false,
-            committed: false,
-            remaining: deadline.remaining(now),
-            pushback: Pushback::None,
+            ..RetryState::first(&http::Method::CONNECT, deadline.remaining(now))
         };
         let end = match error.reason {
             Reason::ConnectFailed => AttemptEnd::NotSent,
