@@ -72,7 +72,7 @@ sections! {
 sections! {
     /// The same for the scenarios of `outrigger simulate`.
     SCENARIOS:
-    SCENARIO = "a scenario" ["about" "duration" "grace" "clients" "servers" "hops" "events"] later [];
+    SCENARIO = "a scenario" ["about" "duration" "grace" "clients" "servers" "hops" "headers" "events"] later [];
     SCENARIO_CLIENTS = "`clients`" ["sidecars" "workers" "rate"] later [];
     SCENARIO_SERVERS = "`servers`" ["endpoints" "service_time" "slots" "queue" "rtt"] later [];
     SCENARIO_TIME = "`service_time`" ["median" "p99"] later [];

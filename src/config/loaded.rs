@@ -45,13 +45,13 @@ pub fn load_file(path: &Path) -> Loaded {
     let name = path.display().to_string();
     match text_of(path) {
         Ok(text) => load_str(&name, &text, &|name| std::env::var(name).ok()),
-        Err(diagnostic) => Loaded::broken(Source::new(name, ""), diagnostic),
+        Err(diagnostic) => Loaded::broken(Source::new(name, ""), *diagnostic),
     }
 }
 
 /// The text of a file, or why there is none.
-pub(super) fn text_of(path: &Path) -> Result<String, Diagnostic> {
-    let broken = |code, message| Err(Diagnostic::error(code, Span::default(), message));
+pub(super) fn text_of(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let broken = |code, message| Err(Box::new(Diagnostic::error(code, Span::default(), message)));
     let mut bytes = Vec::new();
     // One byte more than allowed shows that there is more.
     let limit = load::MAX_BYTES as u64 + 1;

@@ -25,6 +25,9 @@ pub struct Scenario {
     pub clients: Clients,
     /// Who answers: the first is asked by the clients, each asks the next. At least one, at most 5.
     pub hops: Vec<Servers>,
+    /// Services pass the headers in which sidecars tell each other of attempts and deadlines on to the next hop, and
+    /// back. Default: they drop them, as services do that were not told.
+    pub headers_pass: bool,
     /// What goes wrong, by the order of the file.
     pub events: Vec<Event>,
 }
@@ -142,7 +145,7 @@ pub fn load_scenario(path: &Path) -> LoadedScenario {
         }
         Err(diagnostic) => LoadedScenario {
             scenario: None,
-            diagnostics: vec![diagnostic],
+            diagnostics: vec![*diagnostic],
             source: Source::new(path.display().to_string(), ""),
         },
     }

@@ -19,7 +19,7 @@ pub(super) enum What {
     /// An attempt's connection stands, or does not.
     Connected(Id),
     /// A request reaches an endpoint.
-    Reached { hop: u8, server: u16, attempt: Id },
+    Reached(Id),
     /// An endpoint has done its own work on a request.
     Worked(Id),
     /// An answer, or a reset, reaches the sidecar.

@@ -148,6 +148,8 @@ pub(super) fn nanos(duration: Duration) -> Time {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "sums of exact halves")]
+
     use super::*;
     use crate::simulate::events::SECOND;
 

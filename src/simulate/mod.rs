@@ -7,15 +7,16 @@
 //!
 //! Invariant: the same scenario, configuration and seed give the same report, byte for byte.
 //!
-//! Reading order: [`run`], `world` (state and loop), `sidecar`, `server`, `faults`, `record`, [`report`].
+//! Reading order: [`run`], `world` (state and loop), `sidecar`, `ended`, `server`, `faults`, `record`, `report`.
 
+mod ended;
 mod events;
 mod faults;
 mod histogram;
 mod plot;
 mod random;
 mod record;
-pub mod report;
+mod report;
 mod server;
 mod sidecar;
 mod slab;
@@ -26,7 +27,7 @@ use crate::config::{Action, Config, Scenario};
 use crate::control::ApplyError;
 
 pub use plot::plot;
-pub use report::Run;
+pub use report::{Phase, Point, Run};
 pub use table::{json, table};
 
 /// Why there is no run.

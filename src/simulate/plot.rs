@@ -283,6 +283,8 @@ fn count(number: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "sums of exact halves")]
+
     use super::*;
 
     #[test]

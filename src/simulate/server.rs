@@ -7,7 +7,8 @@ use super::events::What;
 use super::faults::{Condition, Faults};
 use super::random::scaled;
 use super::slab::Id;
-use super::world::{Answer, From, Job, Server, World};
+use super::world::{Answer, From, Server, Told, World};
+use crate::policy::retry_depth::RetryDepth;
 
 impl Server {
     pub(super) fn new(hop: usize) -> Self {
@@ -64,30 +65,30 @@ impl World {
     }
 
     /// A request reaches an endpoint. Whether its caller still waits, the endpoint cannot know.
-    pub(super) fn reached(&mut self, hop: usize, index: usize, attempt: Id) {
+    pub(super) fn reached(&mut self, id: Id) {
+        let Some(job) = self.jobs.get(id) else { return };
+        let (hop, index, attempt) = (job.hop, job.server, job.attempt);
         let of = &mut self.hops[hop];
-        let (queue, slots) = (of.queue, of.slots);
         let server = &mut of.servers[index];
         let is = server.condition;
-        let closed = self.attempts.get(attempt).is_some_and(|attempt| attempt.life != server.life);
-        if is.unreachable {
-            return;
+        let full = server.queue.len() >= of.queue && server.working.len() >= free(of.slots, is);
+        let mut hit = |share: f64| share > 0.0 && self.chance.work.fraction() < share;
+        let answer = if is.unreachable {
+            None
+        } else if !is.up || job.life != server.life || hit(is.resets) {
+            Some(Answer::Reset)
+        } else if hit(is.errors.0) {
+            Some(Answer::Status(is.errors.1, RetryDepth::default()))
+        } else if full && !is.hanging {
+            Some(Answer::Status(503, RetryDepth::default()))
+        } else {
+            server.queue.push_back(id);
+            return self.start_work(hop, index);
+        };
+        self.jobs.remove(id);
+        if let Some(answer) = answer {
+            self.answer(hop, attempt, answer);
         }
-        if !is.up || closed {
-            return self.answer(hop, attempt, Answer::Reset);
-        }
-        if is.resets > 0.0 && self.chance.work.fraction() < is.resets {
-            return self.answer(hop, attempt, Answer::Reset);
-        }
-        if is.errors.0 > 0.0 && self.chance.work.fraction() < is.errors.0 {
-            return self.answer(hop, attempt, Answer::Status(is.errors.1));
-        }
-        if !is.hanging && server.queue.len() >= queue && server.working.len() >= free(slots, is) {
-            return self.answer(hop, attempt, Answer::Status(503));
-        }
-        let job = self.jobs.insert(Job { attempt, hop, server: index });
-        server.queue.push_back(job);
-        self.start_work(hop, index);
     }
 
     /// Begins work while there are slots.
@@ -119,22 +120,24 @@ impl World {
             self.record.worked += 1;
             let waited_for = self.attempts.get(job.attempt).is_some();
             self.record.wasted += u64::from(!waited_for);
-            return self.done(id, 200);
+            return self.done(id, 200, RetryDepth::default());
         }
         let workers = self.hops[hop + 1].sidecars[index].workers.len();
         let worker = self.chance.work.below(workers);
-        self.begin(From { hop: hop + 1, sidecar: index, worker }, Some(id));
+        let told = if self.headers_pass { job.told } else { Told::default() };
+        self.begin(From { hop: hop + 1, sidecar: index, worker }, Some(id), told);
     }
 
     /// A slot is free again, and its request answered. A service whose own call failed passes the status on.
-    pub(super) fn done(&mut self, id: Id, status: u16) {
+    pub(super) fn done(&mut self, id: Id, status: u16, below: RetryDepth) {
         let Some(job) = self.jobs.remove(id) else { return };
         let server = &mut self.hops[job.hop].servers[job.server];
         if let Some(at) = server.working.iter().position(|working| *working == id) {
             server.working.swap_remove(at);
         }
         if !server.condition.unreachable {
-            self.answer(job.hop, job.attempt, Answer::Status(status));
+            let below = if self.headers_pass { below } else { RetryDepth::default() };
+            self.answer(job.hop, job.attempt, Answer::Status(status, below));
         }
         self.start_work(job.hop, job.server);
     }

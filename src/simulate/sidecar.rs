@@ -3,37 +3,29 @@
 //!
 //! The decisions are made by the same types as in production; only waiting, connections and wires are imitated.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::balance::Tried;
-use crate::base::error::{Reason, RetrySafety};
-use crate::policy::classify::{self, Outcome, http_status};
+use crate::base::error::Reason;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange};
 use crate::policy::limits::Permit;
-use crate::policy::pushback::Pushback;
-use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
+use crate::policy::retry::AttemptEnd;
 
+use super::ended::End;
 use super::events::{Line, What};
 use super::faults::nanos;
-use super::record::Ended;
 use super::slab::Id;
-use super::world::{Answer, Attempt, From, Request, World, number};
-
-/// How an attempt ended: what is decided by, and why, where there is no answer.
-#[derive(Debug, Clone, Copy)]
-struct End {
-    end: AttemptEnd,
-    reason: Option<Reason>,
-}
+use super::world::{Answer, Attempt, From, Job, Request, Told, World, number};
 
 impl World {
-    /// A request comes to a sidecar.
-    pub(super) fn begin(&mut self, from: From, parent: Option<Id>) {
+    /// A request comes to a sidecar: from a client, or from the work on another one, which was `told` something.
+    pub(super) fn begin(&mut self, from: From, parent: Option<Id>, told: Told) {
         let now = self.instant();
         let sidecar = &mut self.hops[from.hop].sidecars[from.sidecar];
         let timeout = sidecar.route().timeout;
-        let deadline = Deadline::new(now, timeout, &CallerTimeout::default(), Exchange::Http);
+        let caller = CallerTimeout { shortest: told.time, ..CallerTimeout::default() };
+        let deadline = Deadline::new(now, timeout, &caller, Exchange::Http);
         sidecar.workers[from.worker].budget.deposit(now);
         let request = self.requests.insert(Request {
             from,
@@ -42,7 +34,10 @@ impl World {
             tried: Tried::new(),
             attempts: 0,
             resent_once: false,
-            may_have_run: false,
+            above: told.depth,
+            ran: 0,
+            wanted: false,
+            suppressed: None,
             parent,
             pending: None,
             waits_until: 0,
@@ -133,17 +128,26 @@ impl World {
             now,
             &mut self.chance.policy,
         );
-        let Some(endpoint) = picked else {
+        let Some(mut picked) = picked else {
             let reason = sidecar.upstream.nothing_to_pick().reason;
             drop(endpoints);
             return self.fail(id, reason);
         };
-        request.tried.note(endpoint.id);
-        request.attempts += 1;
-        let server = number(&endpoint.address);
-        let guard = endpoint.start(now);
-        let connect_timeout = nanos(sidecar.upstream.connect_timeout(endpoint));
         drop(endpoints);
+        request.tried.note(picked.endpoint().id);
+        request.wanted = false;
+        request.attempts += 1;
+        let guard = picked.start(now);
+        let endpoint = picked.endpoint();
+        let server = number(&endpoint.address);
+        let connect_timeout = nanos(sidecar.upstream.connect_timeout(endpoint));
+        let told = Told {
+            time: request.deadline.remaining(now),
+            depth: match request.ran {
+                0 => request.above,
+                ran => request.above.of_next_attempt(ran),
+            },
+        };
         let kept = nanos(sidecar.upstream.policy.pool.kept());
         let bound = request.deadline.of_attempt(sidecar.route().retry.per_try, now);
         let idle = sidecar.route().idle.and_then(|idle| now.checked_add(idle));
@@ -173,13 +177,14 @@ impl World {
             sent: reused,
             reused,
             started: self.now,
+            told,
             answer: Answer::None,
         });
         self.record_attempt(from.hop);
         self.start_timer(attempt, bound.into_iter().chain(idle).min());
         let hop = &self.hops[from.hop];
         if reused {
-            self.send(from.hop, server, attempt);
+            self.send(from.hop, attempt);
         } else {
             let unreachable = hop.servers[server].condition.unreachable;
             let takes = if unreachable { connect_timeout } else { hop.rtt };
@@ -194,11 +199,11 @@ impl World {
         }
     }
 
-    fn send(&mut self, hop: usize, server: usize, attempt: Id) {
-        let at = self.now + self.hops[hop].rtt / 2;
-        #[expect(clippy::cast_possible_truncation, reason = "at most 5 hops of 1000 endpoints")]
-        let what = What::Reached { hop: hop as u8, server: server as u16, attempt };
-        self.events.at(at, what);
+    fn send(&mut self, hop: usize, id: Id) {
+        let Some(attempt) = self.attempts.get(id) else { return };
+        let (server, life, told) = (attempt.server, attempt.life, attempt.told);
+        let job = self.jobs.insert(Job { attempt: id, hop, server, life, told });
+        self.events.at(self.now + self.hops[hop].rtt / 2, What::Reached(job));
     }
 
     /// A connection stands, was refused, or took too long.
@@ -216,13 +221,11 @@ impl World {
             return self.events.at(self.now + left, What::Connected(id));
         }
         if is.unreachable || !is.up || left == 0 {
-            let reason = Some(Reason::ConnectFailed);
-            return self.ended(id, End { end: AttemptEnd::NotSent, reason });
+            return self.ended(id, End::failed(AttemptEnd::NotSent, Reason::ConnectFailed));
         }
         attempt.life = server.life;
         attempt.sent = true;
-        let index = attempt.server;
-        self.send(from.hop, index, id);
+        self.send(from.hop, id);
     }
 
     /// An answer, or the end of the connection, comes back.
@@ -230,14 +233,15 @@ impl World {
         let Some(attempt) = self.attempts.get(id) else { return };
         let end = match attempt.answer {
             Answer::None => return,
-            Answer::Status(status) => {
+            Answer::Status(status, below) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-                End { end: AttemptEnd::Response { status, grpc_status: None }, reason: None }
+                let end = AttemptEnd::Response { status, grpc_status: None };
+                End { end, reason: None, below }
             }
             Answer::Reset if attempt.reused => {
-                End { end: AttemptEnd::KeepAliveRace, reason: Some(Reason::UpstreamClosed) }
+                End::failed(AttemptEnd::KeepAliveRace, Reason::UpstreamClosed)
             }
-            Answer::Reset => End { end: AttemptEnd::Reset, reason: Some(Reason::UpstreamReset) },
+            Answer::Reset => End::failed(AttemptEnd::Reset, Reason::UpstreamReset),
         };
         self.ended(id, end);
     }
@@ -250,129 +254,14 @@ impl World {
         let route = self.hops[request.from.hop].sidecars[request.from.sidecar].route();
         let per_try = route.retry.per_try.map(nanos);
         let end = if request.deadline.expired(now) {
-            End { end: AttemptEnd::Final, reason: Some(Reason::Timeout) }
+            End::failed(AttemptEnd::Final, Reason::Timeout)
         } else if per_try.is_none_or(|per_try| self.now < attempt.started + per_try) {
-            End { end: AttemptEnd::Final, reason: Some(Reason::StreamIdle) }
+            End::failed(AttemptEnd::Final, Reason::StreamIdle)
         } else if attempt.sent {
-            End { end: AttemptEnd::PerTryTimeout, reason: Some(Reason::PerTryTimeout) }
+            End::failed(AttemptEnd::PerTryTimeout, Reason::PerTryTimeout)
         } else {
-            End { end: AttemptEnd::NotSent, reason: Some(Reason::ConnectFailed) }
+            End::failed(AttemptEnd::NotSent, Reason::ConnectFailed)
         };
         self.ended(id, end);
-    }
-
-    /// What is learned from an attempt, and what comes next.
-    fn ended(&mut self, id: Id, how: End) {
-        let now = self.instant();
-        let Some(attempt) = self.attempts.remove(id) else { return };
-        settle(&attempt, how, now);
-        let request = attempt.request;
-        let Some(from) = self.requests.get(request).map(|request| request.from) else { return };
-        if let AttemptEnd::Response { .. } = how.end {
-            self.keep(from, &attempt);
-        }
-        // The place, and the endpoint's count, end with the attempt.
-        drop(attempt);
-        match self.decide(request, how, now) {
-            RetryDecision::Stop(_) => self.stop(request, how),
-            RetryDecision::Retry { wait } => {
-                self.noted(request, how);
-                self.events.at(self.now + nanos(wait), What::Again(request));
-            }
-            decision => {
-                self.noted(request, how);
-                if let (RetryDecision::ResendOnce, Some(request)) =
-                    (decision, self.requests.get_mut(request))
-                {
-                    request.resent_once = true;
-                }
-                self.proceed(request);
-            }
-        }
-        self.wake(from, 1);
-    }
-
-    /// Puts the attempt's connection back.
-    fn keep(&mut self, from: From, attempt: &Attempt) {
-        let hop = &mut self.hops[from.hop];
-        let sidecar = &mut hop.sidecars[from.sidecar];
-        let pool = &mut sidecar.workers[from.worker].pools[attempt.server];
-        let lives = attempt.life == hop.servers[attempt.server].life && pool.life == attempt.life;
-        if lives && pool.idle.len() < sidecar.upstream.policy.pool.max_idle {
-            pool.idle.push(self.now);
-        }
-    }
-
-    fn noted(&mut self, id: Id, how: End) {
-        if let Some(request) = self.requests.get_mut(id) {
-            request.may_have_run |= how.end.may_have_run();
-        }
-    }
-
-    fn decide(&mut self, id: Id, how: End, now: Instant) -> RetryDecision {
-        let Some(request) = self.requests.get(id) else { return RetryDecision::Stop(None) };
-        let from = request.from;
-        let sidecar = &mut self.hops[from.hop].sidecars[from.sidecar];
-        let policy = &sidecar.route().retry;
-        if how.reason.is_none() && !policy.when.lists(how.end) {
-            return RetryDecision::Stop(None);
-        }
-        let state = RetryState {
-            attempt: request.attempts,
-            method: &Method::GET,
-            idempotency_key: false,
-            body: BodyReplay::Whole,
-            resent_once: request.resent_once,
-            committed: false,
-            remaining: request.deadline.remaining(now),
-            pushback: Pushback::None,
-        };
-        let decision = policy.decide(how.end, &state, &mut self.chance.policy);
-        decision.paid_from(&mut sidecar.workers[from.worker].budget, now)
-    }
-
-    /// Passes on what there is.
-    fn stop(&mut self, id: Id, how: End) {
-        match (how.reason, how.end) {
-            (Some(reason), _) => self.fail(id, reason),
-            (None, AttemptEnd::Response { status, .. }) => self.finish(id, status.as_u16(), None),
-            (None, _) => self.finish(id, 502, None),
-        }
-    }
-
-    /// Answers with a failure of ours.
-    fn fail(&mut self, id: Id, reason: Reason) {
-        let ran = self.requests.get(id).is_some_and(|request| request.may_have_run);
-        let reason = if ran && reason.safety() == RetrySafety::NotSent {
-            Reason::RetriesExhausted
-        } else {
-            reason
-        };
-        self.finish(id, http_status(reason), Some(reason.word()));
-    }
-
-    fn finish(&mut self, id: Id, status: u16, reason: Option<&'static str>) {
-        let Some(request) = self.requests.remove(id) else { return };
-        match request.parent {
-            Some(job) => self.done(job, status),
-            None => {
-                let how = Ended { ok: status < 500, status, reason };
-                self.record.ended(request.started, self.now, how);
-            }
-        }
-    }
-}
-
-/// Tells the endpoint's state how an attempt ended.
-fn settle(attempt: &Attempt, how: End, now: Instant) {
-    match (how.end, how.reason) {
-        (AttemptEnd::Response { status, .. }, _) if classify::is_overload(status, None) => {
-            attempt.guard.settle_overloaded(now);
-        }
-        (AttemptEnd::Response { status, .. }, _) => {
-            attempt.guard.settle(Outcome::of_response(status, None), now);
-        }
-        (_, Some(reason)) => attempt.guard.settle(Outcome::of_reason(reason), now),
-        (_, None) => {}
     }
 }

@@ -112,6 +112,7 @@ pub(super) fn verdict(run: &Run) -> String {
 /// When it recovered.
 pub(super) fn recovery(run: &Run) -> String {
     match run.recovery_seconds {
+        _ if run.fault_ends <= run.fault_starts => "nothing went wrong".to_owned(),
         Some(0.0) => "recovered at once".to_owned(),
         Some(seconds) => format!("recovered after {seconds:.1} s"),
         None => "not recovered".to_owned(),

@@ -17,7 +17,9 @@ use crate::control::{ApplyError, compiled};
 use crate::metrics::Metrics;
 use crate::policy::deadline::Deadline;
 use crate::policy::limits::Permit;
+use crate::policy::retry::SuppressedReason;
 use crate::policy::retry_budget::RetryBudget;
+use crate::policy::retry_depth::RetryDepth;
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::upstream::Upstream;
 
@@ -51,6 +53,8 @@ pub(super) struct World {
     /// Requests that wait for a place.
     pub(super) waiting: usize,
     rate: f64,
+    /// Services pass on what their sidecars tell each other.
+    pub(super) headers_pass: bool,
 }
 
 /// The sidecars that ask, and the servers that answer.
@@ -126,7 +130,14 @@ pub(super) struct Request {
     pub(super) tried: Tried,
     pub(super) attempts: u32,
     pub(super) resent_once: bool,
-    pub(super) may_have_run: bool,
+    /// What its caller told of attempts above.
+    pub(super) above: RetryDepth,
+    /// Attempts that may have run.
+    pub(super) ran: u32,
+    /// There is to be another attempt, which has not begun.
+    pub(super) wanted: bool,
+    /// Why there was no further attempt although one was wanted.
+    pub(super) suppressed: Option<SuppressedReason>,
     /// The work that it is done for; none where a client asks.
     pub(super) parent: Option<Id>,
     /// Held while it waits for a place.
@@ -150,7 +161,16 @@ pub(super) struct Attempt {
     /// That connection had been kept.
     pub(super) reused: bool,
     pub(super) started: Time,
+    pub(super) told: Told,
     pub(super) answer: Answer,
+}
+
+/// What a sidecar writes into a request for the hops below.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Told {
+    /// The time that is left.
+    pub(super) time: Option<Duration>,
+    pub(super) depth: RetryDepth,
 }
 
 /// What comes back.
@@ -158,8 +178,8 @@ pub(super) struct Attempt {
 pub(super) enum Answer {
     /// Not known yet.
     None,
-    /// A response.
-    Status(u16),
+    /// A response, and what it tells of attempts below.
+    Status(u16, RetryDepth),
     /// The connection ended.
     Reset,
 }
@@ -170,6 +190,9 @@ pub(super) struct Job {
     pub(super) attempt: Id,
     pub(super) hop: usize,
     pub(super) server: usize,
+    /// The life of the endpoint in which its connection was made.
+    pub(super) life: u32,
+    pub(super) told: Told,
 }
 
 impl World {
@@ -220,6 +243,7 @@ impl World {
             jobs: Slab::default(),
             waiting: 0,
             rate: scenario.clients.rate.per_second(),
+            headers_pass: scenario.headers_pass,
         })
     }
 
@@ -247,9 +271,7 @@ impl World {
             match what {
                 What::Arrival => self.arrival(),
                 What::Connected(attempt) => self.connected(attempt),
-                What::Reached { hop, server, attempt } => {
-                    self.reached(usize::from(hop), usize::from(server), attempt);
-                }
+                What::Reached(job) => self.reached(job),
                 What::Worked(job) => self.worked(job),
                 What::Answered(attempt) => self.answered(attempt),
                 What::Overdue(attempt) => self.overdue(attempt),
@@ -274,7 +296,7 @@ impl World {
         let pause = self.chance.pause(self.rate * self.faults.load(self.now));
         self.events.at(self.now + pause, What::Arrival);
         self.record.arrived(self.now);
-        self.begin(From { hop: 0, sidecar, worker }, None);
+        self.begin(From { hop: 0, sidecar, worker }, None, Told::default());
     }
 
     fn tick(&mut self) {
@@ -315,7 +337,7 @@ impl Sidecar {
             return Err(SimulateError::NoRoute);
         };
         let upstream = Arc::clone(split.pick(&mut chance.policy));
-        upstream.publish(EndpointSet::build(endpoints, None, now));
+        upstream.publish(EndpointSet::build(endpoints, None, now), now);
         let worker = || Worker {
             budget: upstream.policy.budget.of_one(workers, now),
             queue: VecDeque::new(),

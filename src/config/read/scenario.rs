@@ -35,12 +35,14 @@ pub(in crate::config) fn scenario(reader: &Reader<'_>, root: &Node) -> Option<Sc
         Some(Step::Key("hops")) => all_hops(&at),
         _ => servers(&at).map(|one| vec![one]),
     });
+    let headers = fields.read("headers", |at| at.word(&[("pass", true), ("drop", false)]));
     let mut scenario = Scenario {
         about: about.unwrap_or_default(),
         duration: duration.unwrap_or(Duration::from_secs(120)),
         grace: grace.unwrap_or(Duration::from_secs(30)),
         clients: clients?,
         hops: hops?,
+        headers_pass: headers.unwrap_or(false),
         events: Vec::new(),
     };
     sizes(&fields, &scenario);
@@ -156,7 +158,7 @@ fn event(item: &At<'_>, scenario: &Scenario) -> Option<Event> {
     let what = fields.exactly_one(&["fault", "restart", "load"]);
     let effect = what.and_then(|at| match at.path.steps().last() {
         Some(Step::Key("restart")) => restart(&at),
-        Some(Step::Key("load")) => at.parsed(factor).map(Effect::Load),
+        Some(Step::Key("load")) => factor(&at).map(Effect::Load),
         _ => fault(&at),
     });
     let lasts = match effect {
@@ -217,7 +219,7 @@ fn fault(at: &At<'_>) -> Option<Effect> {
     match what.path.steps().last() {
         Some(Step::Key("reset")) => what.share().map(|share| Effect::Reset(share.fraction())),
         Some(Step::Key("errors")) => errors(&what),
-        Some(Step::Key("slow")) => what.parsed(factor).map(Effect::Slow),
+        Some(Step::Key("slow")) => factor(&what).map(Effect::Slow),
         Some(Step::Key("capacity")) => what.share().map(|share| Effect::Capacity(share.fraction())),
         _ => flap(&what),
     }
@@ -249,7 +251,7 @@ fn flap(at: &At<'_>) -> Option<Effect> {
 fn restart(at: &At<'_>) -> Option<Effect> {
     let fields = at.fields(&SCENARIO_RESTART)?;
     let cold = fields.read("cold", |at| at.duration());
-    let slow = fields.read("slow", |at| at.parsed(factor));
+    let slow = fields.read("slow", |at| factor(&at));
     let every = fields.required("every").and_then(|at| at.span_of_time());
     let down = fields.required("down").and_then(|at| at.span_of_time());
     Some(Effect::Restart {
@@ -261,10 +263,15 @@ fn restart(at: &At<'_>) -> Option<Effect> {
 }
 
 /// `10x`: how many times as much.
-fn factor(text: &str) -> Result<f64, &'static str> {
-    const WANTED: &str = "write a factor like `3x`, from 0.01x to 1000x";
-    let number = text.strip_suffix('x').ok_or(WANTED)?;
+fn factor(at: &At<'_>) -> Option<f64> {
+    const WANTED: &str = "a factor like `3x`, from 0.01x to 1000x";
+    let text = &at.scalar(WANTED)?.text;
+    let number = text.strip_suffix('x').unwrap_or_default();
     let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let value = plain.then(|| number.parse::<f64>().ok()).flatten();
-    value.filter(|value| (0.01..=1_000.0).contains(value)).ok_or(WANTED)
+    let value = value.filter(|value| (0.01..=1_000.0).contains(value));
+    if value.is_none() {
+        at.bad_value(text, &format!("write {WANTED}"));
+    }
+    value
 }
