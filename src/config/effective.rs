@@ -1,5 +1,6 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
+mod shaping;
 mod write;
 
 use std::fmt::Display;

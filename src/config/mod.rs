@@ -18,6 +18,7 @@ mod render;
 mod route;
 mod scenario;
 mod schema;
+mod shaping;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ pub use scenario::{
     scenario_from,
 };
 pub use schema::schema;
+pub use shaping::{RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,

@@ -8,6 +8,7 @@ mod matches;
 mod retry;
 mod scalar;
 mod scenario;
+mod shaping;
 mod top;
 mod upstream;
 

@@ -5,6 +5,7 @@
 
 mod parts;
 mod route;
+mod shaping;
 #[cfg(test)]
 mod tests;
 mod upstream;

@@ -3,15 +3,18 @@
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
 mod route;
+mod shaping;
 mod upstream;
 
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use crate::base::rng::Rng;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::retry::SuppressedReason;
-use crate::snapshot::{Listener, ListenerLimits, LogFilter, Snapshot};
+use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 
 use super::ApplyError;
 use super::resolve::Plan;
@@ -58,6 +61,7 @@ pub fn compiled(
     config: &config::Config,
     metrics: &Metrics,
     rng: &mut Rng,
+    now: Instant,
 ) -> Result<Snapshot, ApplyError> {
     let before = Snapshot {
         generation: 0,
@@ -67,7 +71,7 @@ pub fn compiled(
         listeners: Vec::new(),
         upstreams: Vec::new(),
     };
-    let upstreams = Plan::without_discovery(config, metrics, rng);
+    let upstreams = Plan::without_discovery(config, metrics, rng, now);
     snapshot(config, &upstreams, metrics, &before)
 }
 
@@ -81,7 +85,10 @@ fn compile_listener(
     let routes = listener
         .routes
         .iter()
-        .map(|route| route::compile(name, route, upstreams, metrics))
+        .map(|route| {
+            let before = same_name(before, name, &route.name);
+            route::compile(name, route, before, upstreams, metrics)
+        })
         .collect::<Result<_, _>>()?;
     let limits = &listener.limits;
     Ok(Listener {
@@ -106,6 +113,11 @@ fn compile_listener(
         metrics: metrics.downstream.listener(name),
         unrouted: metrics.downstream.route(name, UNROUTED),
     })
+}
+
+/// The route of these names that was in force.
+fn same_name<'a>(before: &'a Snapshot, listener: &str, route: &str) -> Option<&'a Route> {
+    before.listener(listener)?.routes.iter().find(|before| &*before.name == route)
 }
 
 /// The words for retries not made, in the order of their index.

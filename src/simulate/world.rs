@@ -331,7 +331,7 @@ impl Sidecar {
         now: Instant,
         chance: &mut Chance,
     ) -> Result<Self, SimulateError> {
-        let snapshot = compiled(config, metrics, &mut chance.policy)?;
+        let snapshot = compiled(config, metrics, &mut chance.policy, now)?;
         let route = snapshot.listeners.first().and_then(|listener| listener.routes.first());
         let Some(Action::To(split)) = route.map(|route| &route.action) else {
             return Err(SimulateError::NoRoute);
@@ -339,7 +339,7 @@ impl Sidecar {
         let upstream = Arc::clone(split.pick(&mut chance.policy));
         upstream.publish(EndpointSet::build(endpoints, None, now), now);
         let worker = || Worker {
-            budget: upstream.policy.budget.of_one(workers, now),
+            budget: upstream.budget_of_one(now),
             queue: VecDeque::new(),
             pools: vec![Pool::default(); endpoints.len()],
         };

@@ -5,6 +5,7 @@ mod connection;
 mod local;
 mod pool;
 mod queue;
+mod reuse;
 mod worker;
 
 use std::sync::Arc;
@@ -21,10 +22,12 @@ use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
 use crate::policy::retry_budget::RetryBudget;
+use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
 pub use local::{LocalUpstream, Slot};
 pub use pool::PoolPolicy;
+pub use reuse::MayReuse;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -44,7 +47,7 @@ pub enum Protocol {
     Auto,
 }
 
-/// What the retry budget of each worker is made from.
+/// What the retry budgets of the workers are made from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BudgetPolicy {
     /// Retries per request, `0.0..=1.0`.
@@ -53,14 +56,6 @@ pub struct BudgetPolicy {
     pub floor_per_second: f64,
     /// Requests are counted over this window.
     pub window: Duration,
-}
-
-impl BudgetPolicy {
-    /// The budget of one of `workers`: ratios add up, only the floor is divided.
-    pub fn of_one(&self, workers: u32, now: Instant) -> RetryBudget {
-        let floor = self.floor_per_second / f64::from(workers);
-        RetryBudget::new(self.ratio, floor, self.window, now)
-    }
 }
 
 /// The plain values an upstream is made from.
@@ -92,6 +87,8 @@ pub struct Upstream {
     pub balancer: Balancer,
     /// Handles resolved once.
     pub metrics: UpstreamMetrics,
+    /// Retries that need no traffic, for all workers.
+    floor: Arc<RetryFloor>,
     endpoints: ArcSwap<EndpointSet>,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
@@ -107,11 +104,13 @@ impl Upstream {
         limits: LimitSettings,
         balancer: Balancer,
         metrics: UpstreamMetrics,
+        now: Instant,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
+            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, now)),
             policy,
             limits: Limits::new(limits),
             balancer,
@@ -192,6 +191,12 @@ impl Upstream {
         .map(|(name, resource)| {
             (name, self.limits.current(resource), self.limits.maximum(resource))
         })
+    }
+
+    /// The retry budget of one worker: ratios add up, the floor is shared.
+    pub fn budget_of_one(&self, now: Instant) -> RetryBudget {
+        let (policy, floor) = (self.policy.budget, Arc::clone(&self.floor));
+        RetryBudget::sharing(policy.ratio, floor, policy.window, now)
     }
 
     /// How long connecting to `endpoint` may take.

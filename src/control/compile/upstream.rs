@@ -1,5 +1,7 @@
 //! `upstreams.<name>`.
 
+use tokio::time::Instant;
+
 use crate::balance::{Balancer, Policy as BalancePolicy};
 use crate::base::rng::Rng;
 use crate::config;
@@ -14,6 +16,7 @@ pub(in crate::control) fn upstream(
     config: &config::Upstream,
     metrics: &Metrics,
     rng: &mut Rng,
+    now: Instant,
 ) -> Upstream {
     let limits = &config.limits;
     let balance = match config.balance {
@@ -55,5 +58,6 @@ pub(in crate::control) fn upstream(
         // Many sidecars that start together must not all begin with the same endpoint.
         Balancer::starting_at(balance, rng.bits()),
         metrics.upstream.upstream(&config.name, &suppressed_words()),
+        now,
     )
 }
