@@ -38,8 +38,8 @@ sections! {
         later ["proxy_protocol" "tls" "authorize" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault"]
         later ["hedge" "mirror" "hash"];
-    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits"]
-        later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "health"]
+        later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
         later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -63,8 +63,8 @@ sections! {
     FAULT_ABORT = "`abort`" ["share" "status"] later [];
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits"
-    ] later ["subset" "tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "health"
+    ] later ["subset" "tls" "slow_start" "breaker" "adaptive" "throttle" "outliers"];
     ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy"] later ["zone_aware" "panic"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
@@ -72,6 +72,7 @@ sections! {
         "connections" "in_flight" "pending" "queue" "retry_budget"
     ] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
+    HEALTH = "`health`" ["http" "tcp" "grpc" "status" "host" "interval" "timeout" "rise" "fall"] later [];
 }
 
 sections! {
@@ -149,4 +150,18 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("max_requests", "in_flight"),
     ("max_pending_requests", "pending"),
     ("queue_timeout", "queue"),
+    ("health_check", "health"),
+    ("health_checks", "health"),
+    ("healthcheck", "health"),
+    ("livenessProbe", "health"),
+    ("readinessProbe", "health"),
+    ("httpGet", "http"),
+    ("path", "http"),
+    ("tcpSocket", "tcp"),
+    ("expected_statuses", "status"),
+    ("periodSeconds", "interval"),
+    ("healthy_threshold", "rise"),
+    ("successThreshold", "rise"),
+    ("unhealthy_threshold", "fall"),
+    ("failureThreshold", "fall"),
 ];
