@@ -1,6 +1,7 @@
 //! Bytes and time below the policies: sockets, bodies, the deferred-write adapter, the worker's coarse clock.
 
 mod body_copy;
+mod body_error;
 pub mod deferred_write;
 pub mod executor;
 pub mod relay;
