@@ -36,8 +36,8 @@ sections! {
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
     LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "limits"]
         later ["proxy_protocol" "tls" "authorize" "jwt"];
-    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror"]
-        later ["hedge" "hash"];
+    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror" "hedge"]
+        later ["hash"];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "health"]
         later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
@@ -47,8 +47,8 @@ sections! {
     ] later ["per_source"];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
-        "rate_limit" "fault" "mirror"
-    ] later ["hedge" "hash"];
+        "rate_limit" "fault" "mirror" "hedge"
+    ] later ["hash"];
     MATCH = "`match`" ["host" "path" "grpc" "method" "headers" "query"] later [];
     PATH = "`path`" ["regex"] later [];
     VALUE = "a value to match" ["present" "prefix" "regex"] later [];
@@ -58,6 +58,7 @@ sections! {
     HEADERS = "header edits" ["set" "append" "remove"] later [];
     RETRY = "`retry`" ["when" "attempts" "per_try" "backoff" "methods" "replay"] later [];
     RETRY_GRPC = "`when`" ["grpc"] later [];
+    HEDGE = "`hedge`" ["after"] later [];
     FAULT = "`fault`" ["delay" "abort"] later [];
     FAULT_DELAY = "`delay`" ["share" "for"] later [];
     FAULT_ABORT = "`abort`" ["share" "status"] later [];
@@ -115,6 +116,10 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("retry_policy", "retry"),
     ("on", "when"),
     ("retry_on", "when"),
+    ("hedging", "hedge"),
+    ("hedge_policy", "hedge"),
+    ("hedging_delay", "after"),
+    ("delay", "after"),
     ("request_mirror_policies", "mirror"),
     ("mirroring", "mirror"),
     ("shadow", "mirror"),

@@ -14,6 +14,17 @@ pub struct Shaping {
     pub fault: Option<Fault>,
     /// `mirror:` upstreams, each with its share of the requests. Empty: `never`.
     pub mirror: Vec<(String, Ratio)>,
+    /// `hedge:`. `None`: `never`.
+    pub hedge: Option<Hedge>,
+}
+
+/// `hedge.after`: when a second attempt is raced against the first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Hedge {
+    /// Always after this long.
+    After(Duration),
+    /// `p95`: after what this share of first attempts takes; 50 % to 99.9 %.
+    Percentile(Ratio),
 }
 
 /// `fault:`; at least one of the two. The shares are drawn independently.

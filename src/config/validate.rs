@@ -40,7 +40,7 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
             let path = routes.index(index);
             let place = Place { node, path };
             route_warnings(listener, route, &place, &mut out);
-            shaping::shaping(route, &place, &mut out);
+            shaping::shaping(config, route, &place, &mut out);
         }
         shadow::shadowed(&listener.routes, nodes, &routes, &mut out);
     }

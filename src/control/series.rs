@@ -53,6 +53,9 @@ fn forget_shaping(metrics: &Metrics, gone: &Config, kept: &Config) {
         if !route.shaping.mirror.is_empty() && kept.is_none_or(|kept| kept.mirror.is_empty()) {
             metrics.route.forget_mirror(listener, &route.name);
         }
+        if route.shaping.hedge.is_some() && kept.is_none_or(|kept| kept.hedge.is_none()) {
+            metrics.route.forget_hedge(listener, &route.name);
+        }
     }
 }
 

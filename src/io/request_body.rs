@@ -6,7 +6,6 @@
 //! the caller down, and `100 Continue` is sent when the attempt has started.
 
 use std::cell::RefCell;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -18,7 +17,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::base::error::Reason;
 use crate::base::units::ByteSize;
 
 use super::body_copy::{self, CopyReader, CopyWriter};
@@ -105,6 +103,15 @@ impl<B: Body<Data = Bytes> + Unpin> BodySource<B> {
     pub fn attempt(&self) -> RequestBody<B> {
         let Some(source) = &self.0 else { return RequestBody::empty() };
         source.borrow_mut().attempt += 1;
+        let attempt = source.borrow().attempt;
+        let source = Rc::clone(source);
+        RequestBody(Kind::Attempt(Reader { source, attempt, next: 0, ended: false }))
+    }
+
+    /// The body once more, for an attempt that is raced against the one that reads it now. For a body that has come whole and
+    /// was kept: each of the two reads what was kept.
+    pub fn again(&self) -> RequestBody<B> {
+        let Some(source) = &self.0 else { return RequestBody::empty() };
         let attempt = source.borrow().attempt;
         let source = Rc::clone(source);
         RequestBody(Kind::Attempt(Reader { source, attempt, next: 0, ended: false }))
@@ -378,8 +385,10 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::Reason;
     use http_body_util::{BodyExt, StreamBody};
     use std::collections::VecDeque;
+    use std::io;
 
     type Pieces = StreamBody<PieceStream>;
 

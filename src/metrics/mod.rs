@@ -21,7 +21,10 @@ use prometheus::{
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};
 pub use process::ProcessMetrics;
-pub use route::{FaultMetrics, MirrorMetrics, MirrorOutcome, RateLimitMetrics, RouteFamilies};
+pub use route::{
+    FaultMetrics, HedgeMetrics, HedgeOutcome, MirrorMetrics, MirrorOutcome, RateLimitMetrics,
+    RouteFamilies,
+};
 pub use summary::Summary;
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
 

@@ -23,6 +23,7 @@ metrics! {
     RATE_LIMITED = "outrigger_rate_limited_total", "Requests refused by a route's rate limit, by listener and route.";
     FAULTS = "outrigger_faults_total", "Failures injected on purpose, by listener, route and kind.";
     MIRRORED = "outrigger_mirrored_total", "Copies of requests, by listener, route and outcome.";
+    HEDGES = "outrigger_hedges_total", "Second attempts raced against slow first ones, or wanted and not made, by listener, route and outcome.";
     RATE_LIMIT_OVERFLOW = "outrigger_rate_limit_overflow_total", "Requests whose key found no bucket of its own and shared one, by listener and route.";
 
     UPSTREAM_ATTEMPTS = "outrigger_upstream_attempts_total", "Attempts that ended, by upstream and outcome.";

@@ -11,6 +11,7 @@ pub struct RouteFamilies {
     overflowed: IntCounterVec,
     faults: IntCounterVec,
     mirrored: IntCounterVec,
+    hedges: IntCounterVec,
 }
 
 impl RouteFamilies {
@@ -21,6 +22,7 @@ impl RouteFamilies {
             overflowed: register.counters(names::RATE_LIMIT_OVERFLOW, &labels)?,
             faults: register.counters(names::FAULTS, &["listener", "route", "kind"])?,
             mirrored: register.counters(names::MIRRORED, &["listener", "route", "outcome"])?,
+            hedges: register.counters(names::HEDGES, &["listener", "route", "outcome"])?,
         })
     }
 
@@ -43,6 +45,19 @@ impl RouteFamilies {
     pub fn mirror(&self, listener: &str, route: &str) -> MirrorMetrics {
         let counter = |word| self.mirrored.with_label_values(&[listener, route, word]);
         MirrorMetrics(MirrorOutcome::ALL.map(|outcome| counter(outcome.word())))
+    }
+
+    /// The handles of a route that hedges.
+    pub fn hedge(&self, listener: &str, route: &str) -> HedgeMetrics {
+        let counter = |word| self.hedges.with_label_values(&[listener, route, word]);
+        HedgeMetrics(HedgeOutcome::ALL.map(|outcome| counter(outcome.word())))
+    }
+
+    /// Drops the series of a route that does not hedge any more.
+    pub fn forget_hedge(&self, listener: &str, route: &str) {
+        for outcome in HedgeOutcome::ALL {
+            let _absent = self.hedges.remove_label_values(&[listener, route, outcome.word()]);
+        }
     }
 
     /// Drops the series of a route that has no shadows any more.
@@ -123,6 +138,65 @@ pub struct MirrorMetrics([IntCounter; MirrorOutcome::ALL.len()]);
 impl MirrorMetrics {
     /// Counts a copy.
     pub fn mirrored(&self, outcome: MirrorOutcome) {
+        self.0[outcome as usize].inc();
+    }
+}
+
+/// What came of a second attempt, or why there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeOutcome {
+    /// It answered first.
+    Won,
+    /// The first attempt did.
+    Lost,
+    /// Neither of them well.
+    Failed,
+    /// The caller went away, or the process ended.
+    Cancelled,
+    /// Not made: the retry budget is spent.
+    BudgetEmpty,
+    /// Not made: the upstream has no other endpoint.
+    NoOtherEndpoint,
+    /// Not made: the upstream's limits are reached.
+    LimitReached,
+    /// Not made: the body has not come whole, or is larger than what is kept.
+    BodyNotKept,
+}
+
+impl HedgeOutcome {
+    const ALL: [Self; 8] = [
+        Self::Won,
+        Self::Lost,
+        Self::Failed,
+        Self::Cancelled,
+        Self::BudgetEmpty,
+        Self::NoOtherEndpoint,
+        Self::LimitReached,
+        Self::BodyNotKept,
+    ];
+
+    /// The label's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::BudgetEmpty => "retry_budget_empty",
+            Self::NoOtherEndpoint => "no_other_endpoint",
+            Self::LimitReached => "limit_reached",
+            Self::BodyNotKept => "body_not_kept",
+        }
+    }
+}
+
+/// The handles of a route that hedges.
+#[derive(Debug)]
+pub struct HedgeMetrics([IntCounter; HedgeOutcome::ALL.len()]);
+
+impl HedgeMetrics {
+    /// Counts a second attempt that is over, or that was not made.
+    pub fn hedged(&self, outcome: HedgeOutcome) {
         self.0[outcome as usize].inc();
     }
 }

@@ -9,6 +9,7 @@ pub mod classify;
 pub mod deadline;
 pub mod fault;
 pub mod health;
+pub mod hedge;
 pub mod limits;
 pub mod pushback;
 pub mod rate_limit;

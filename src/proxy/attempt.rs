@@ -116,6 +116,15 @@ impl Spare {
     }
 }
 
+impl Exchange {
+    /// Goes on with the answer of an attempt that was made beside.
+    pub(super) fn adopt(&mut self, spare: Spare) {
+        self.grpc_status = spare.grpc_status;
+        self.head_at = spare.head_at;
+        self.flow = spare.flow;
+    }
+}
+
 impl Subject for Spare {
     fn is_grpc(&self) -> bool {
         self.grpc

@@ -15,7 +15,7 @@ use crate::io::request_body::{BodyError, BodyLimits, BodySource};
 use crate::net::UpstreamResponse;
 use crate::policy::deadline::{self, CallerTimeout, Deadline};
 use crate::policy::retry::RetryDecision;
-use crate::snapshot::Route;
+use crate::snapshot::{Hedging, Route};
 use crate::upstream::{Protocol, Slot, Upstream};
 
 use super::attempt::Plan;
@@ -23,7 +23,7 @@ use super::exchange::Exchange;
 use super::request::Broken;
 use super::response::{self, ResponseBody};
 use super::retries::SoFar;
-use super::{headers, mirror, reply, tunnel};
+use super::{headers, hedge, mirror, reply, tunnel};
 
 /// Sends a request upstream, again where that is allowed, and passes the answer back.
 ///
@@ -74,7 +74,8 @@ pub(super) async fn forward(
         body: Some(&body),
     };
     let so_far = SoFar::new(exchange.fields.deadline, &exchange.head.headers);
-    match attempts(&plan, &mut exchange, route, so_far, &body).await {
+    let hedging = route.hedging.as_ref().filter(|_| upgrade.is_none());
+    match attempts(&plan, &mut exchange, (route, hedging), so_far, &body).await {
         Err(error) => {
             // The body's own failure is the cause, whatever it did to the connection.
             let error = match body.failure() {
@@ -173,7 +174,7 @@ fn body_source(
 async fn attempts(
     plan: &Plan<'_>,
     exchange: &mut Exchange,
-    route: &Route,
+    (route, hedging): (&Route, Option<&Hedging>),
     mut so_far: SoFar,
     body: &BodySource,
 ) -> Result<UpstreamResponse, ProxyError> {
@@ -186,7 +187,17 @@ async fn attempts(
         so_far.begin(plan);
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(picked.endpoint()));
-        let ended = plan.attempt(slot, &mut picked, &so_far, body.attempt(), exchange, start).await;
+        let ended = match hedging.filter(|_| hedge::is_wanted(exchange)) {
+            None => {
+                let body = body.attempt();
+                plan.attempt(slot, &mut picked, &so_far, body, exchange, start).await
+            }
+            // Boxed: two attempts at once would make the future of every request larger.
+            Some(hedging) => {
+                let first = (slot, picked, start);
+                Box::pin(hedge::attempt(plan, hedging, first, &mut so_far, body, exchange)).await
+            }
+        };
         match so_far.decide(plan, exchange, route, body, &ended) {
             RetryDecision::Stop(suppressed) => return so_far.last(exchange, ended, suppressed),
             RetryDecision::Resend | RetryDecision::ResendOnce => {}

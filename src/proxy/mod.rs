@@ -21,6 +21,7 @@ mod fault;
 mod fields;
 mod forward;
 mod headers;
+mod hedge;
 mod listener;
 mod mirror;
 mod rate_limit;

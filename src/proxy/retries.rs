@@ -48,6 +48,11 @@ impl SoFar {
         }
     }
 
+    /// Counts an attempt that was raced against the one that is decided over, where it may have run.
+    pub(super) fn also_ran(&mut self, may_have_run: bool) {
+        self.ran += u32::from(may_have_run);
+    }
+
     /// Writes into the head of an attempt that starts `now` what the next hop should know: the time that is left, and
     /// which time this is that the request may run.
     ///

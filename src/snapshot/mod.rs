@@ -6,6 +6,7 @@
 
 mod command;
 mod fault;
+mod hedging;
 mod mirror;
 mod rate_limit;
 
@@ -25,6 +26,7 @@ use crate::upstream::Upstream;
 
 pub use command::{Command, ListenSocket, Protocol};
 pub use fault::FaultInjection;
+pub use hedging::Hedging;
 pub use mirror::{Mirror, MirrorTarget};
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
 
@@ -134,6 +136,8 @@ pub struct Route {
     pub fault: Option<FaultInjection>,
     /// Who gets copies.
     pub mirror: Option<Mirror>,
+    /// When a second attempt is raced against the first.
+    pub hedging: Option<Hedging>,
     /// When a request is sent again.
     pub retry: RetryPolicy,
     /// Handles resolved once.

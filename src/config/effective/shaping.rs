@@ -2,7 +2,7 @@
 
 use crate::base::units::{Ratio, format_duration};
 use crate::config::node::Node;
-use crate::config::{Fault, RateLimit, RateLimitBy, Shaping};
+use crate::config::{Fault, Hedge, RateLimit, RateLimitBy, Shaping};
 
 use super::below;
 use super::write::{Writer, quoted, text};
@@ -11,6 +11,20 @@ pub(super) fn shaping(w: &mut Writer<'_>, shaping: &Shaping, node: Option<&Node>
     rate_limit(w, shaping.rate_limit.as_ref(), below(node, "rate_limit", ""));
     fault(w, shaping.fault.as_ref(), below(node, "fault", ""));
     mirror(w, &shaping.mirror, below(node, "mirror", ""));
+    let node = below(node, "hedge", "");
+    match shaping.hedge {
+        None => w.leaf("hedge", "never", node),
+        Some(hedge) => w.section("hedge", |w| {
+            let node = below(node, "after", "after");
+            match hedge {
+                Hedge::After(delay) => w.leaf("after", format_duration(delay), node),
+                Hedge::Percentile(share) => {
+                    let percent = (share.fraction() * 1e5).round() / 1e3;
+                    w.leaf("after", format_args!("p{percent}"), node);
+                }
+            }
+        }),
+    }
 }
 
 fn mirror(w: &mut Writer<'_>, mirror: &[(String, Ratio)], node: Option<&Node>) {

@@ -177,6 +177,7 @@ fn only_to(at: &At<'_>, items: &[At<'_>], routes: &[Option<crate::config::Route>
             "rate_limit",
             "fault",
             "mirror",
+            "hedge",
         ] {
             let Some(entry) = item.node.entry(key).filter(|entry| !entry.node.inherited) else {
                 continue;

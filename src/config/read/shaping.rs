@@ -1,11 +1,11 @@
-//! `rate_limit`, `fault` and `mirror`.
+//! `rate_limit`, `fault`, `mirror` and `hedge`.
 
 use std::num::NonZeroU32;
 
 use crate::base::units::{Rate, Ratio};
 use crate::config::keys;
 use crate::config::node::Value;
-use crate::config::{Fault, FaultAbort, FaultDelay, RateLimit, RateLimitBy, Shaping};
+use crate::config::{Fault, FaultAbort, FaultDelay, Hedge, RateLimit, RateLimitBy, Shaping};
 
 use super::{At, Fields, action};
 
@@ -15,6 +15,7 @@ pub(super) fn shaping(fields: &Fields<'_>) -> Shaping {
         rate_limit: fields.read("rate_limit", rate_limit).flatten(),
         fault: fields.read("fault", fault).flatten(),
         mirror: fields.read("mirror", mirror).flatten().unwrap_or_default(),
+        hedge: fields.read("hedge", hedge).flatten(),
     }
 }
 
@@ -29,6 +30,31 @@ fn or_never<T>(at: At<'_>, read: impl FnOnce(&At<'_>) -> Option<T>) -> Option<Op
         }
         _ => read(&at).map(Some),
     }
+}
+
+fn hedge(at: At<'_>) -> Option<Option<Hedge>> {
+    or_never(at, |at| match &at.node.value {
+        Value::Scalar(_) => after(at),
+        _ => {
+            let fields = at.fields(&keys::HEDGE)?;
+            fields.required("after").and_then(|at| after(&at))
+        }
+    })
+}
+
+fn after(at: &At<'_>) -> Option<Hedge> {
+    const RIGHT: &str = "write a percentile from `p50` to `p99.9`, such as `p95`, or a duration";
+    let text = at.scalar("a percentile such as `p95`, or a duration")?.text.as_str();
+    let Some(percent) = text.strip_prefix('p') else {
+        return at.span_of_time().map(Hedge::After);
+    };
+    let digits = percent.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let share = percent.parse().ok().filter(|percent| digits && (50.0..=99.9).contains(percent));
+    let share = share.and_then(Ratio::from_percent);
+    if share.is_none() {
+        at.bad_value(text, RIGHT);
+    }
+    share.map(Hedge::Percentile)
 }
 
 fn mirror(at: At<'_>) -> Option<Option<Vec<(String, Ratio)>>> {

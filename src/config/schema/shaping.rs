@@ -38,6 +38,11 @@ pub(super) fn shaping_keys() -> Properties {
             "Upstreams that get copies, each with its share of the requests. Default never.",
             any_of(vec![words(&["never"]), map_of(share())]),
         ),
+        (
+            "hedge",
+            "When a second attempt is raced against a slow first one. Default never.",
+            any_of(vec![words(&["never"]), after(), hedge()]),
+        ),
     ]
 }
 
@@ -68,4 +73,13 @@ fn fault() -> Value {
     );
     fault["minProperties"] = json!(1);
     fault
+}
+
+fn after() -> Value {
+    any_of(vec![pattern(r"^p[0-9][0-9.]*$"), duration()])
+}
+
+fn hedge() -> Value {
+    let text = "A percentile of first attempts, `p50` to `p99.9`, or a duration.";
+    object("`hedge`", &["after"], vec![("after", text, after())])
 }

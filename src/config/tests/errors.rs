@@ -102,7 +102,7 @@ told! {
     unknown_key_without_a_near_one: route("to: articles\nfoo: 2s");
     words_of_other_proxies: "clusters: {}\nlisteners:\n  o:\n    listen: 127.0.0.1:80\n    routes:\n      - match: { prefix: /a }\n        cluster: a\n        retries: { on: 5xx, num_retries: 3 }\nupstreams: { a: { servers: [127.0.0.1:1], lb_policy: round_robin } }\n";
     key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
-    key_of_a_later_version: route("to: articles\nhedge: { after: p95 }\nhash: []");
+    key_of_a_later_version: route("to: articles\nhash: []");
     scheme_of_a_later_version: upstream("discover: consul://127.0.0.1:8500/articles?passing");
     balancer_of_a_later_version: upstream("endpoints: [127.0.0.1:1]\nbalance: maglev");
     unquoted_boolean: route("match: { headers: { x-canary: yes } }\nto: articles");
@@ -171,6 +171,8 @@ told! {
     fault_off: route("to: articles\nfault: off");
     mirrors_that_cannot_be: route("to: articles\nmirror: { articels: 5%, articles-canary: 5 }");
     mirror_without_a_share: route("to: articles\nmirror: articles-canary");
+    hedges_that_cannot_be: route("to: articles\nhedge: { after: p30 }");
+    hedge_after_nothing: route("to: articles\nhedge: { after: 0s, delay: 5ms }");
     duplicate_route_names: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { name: a, match: { path: /a }, respond: 404 }\n      - { name: a, respond: 404 }\n";
     duplicate_bind: "admin: 0.0.0.0:80\nlisteners:\n  o: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] }\n  p: { bind: \"127.0.0.1:80\", routes: [{ respond: 404 }] }\n";
     tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s, rate_limit: 5/s }\n  - respond: 404");
@@ -199,6 +201,9 @@ told! {
     fault_beyond_the_timeout: route("to: articles\ntimeout: 1s\nfault: { delay: { share: 1%, for: 2s } }");
     mirror_of_itself: route("to: articles\nmirror: { articles: 5%, articles-canary: 1% }");
     mirror_of_a_reply: route("respond: 404\nmirror: { articles: 5% }");
+    hedge_of_posts: route("{ match: { method: [POST, PATCH] }, to: articles, hedge: p95 }");
+    hedge_with_nobody_else: route("to: articles-canary\nhedge: 20ms");
+    hedge_beyond_the_timeout: route("to: articles\ntimeout: 1s\nhedge: { after: 1s }");
     shadowed_route: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { match: { path: \"/v2/*\" }, respond: 404 }\n      - { match: { path: /v3, method: GET }, respond: 404 }\n      - { name: late, match: { path: /v2/x, method: GET }, respond: 404 }\n";
     unused_upstream: route("to: articles");
     long_pool_idle: upstream("endpoints: [127.0.0.1:1]\npool: { idle: 60s }");
@@ -220,7 +225,7 @@ listeners:
     routes:
       - to: artcles
         timeout: 2
-        hedge: { after: p95 }
+        hash: []
         retry: { attempts: 30 }
       - { to: articles, respond: 404 }
 upstreams:

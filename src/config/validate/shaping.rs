@@ -1,14 +1,64 @@
 //! What a route does to requests besides sending them on, where that is probably not meant.
 
+use http::Method;
+
 use crate::base::units::format_duration;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::{Action, Route};
+use crate::config::{Action, Config, Discover, Hedge, Route};
 
 use super::Place;
 
-pub(super) fn shaping(route: &Route, place: &Place<'_>, out: &mut Vec<Diagnostic>) {
+pub(super) fn shaping(
+    config: &Config,
+    route: &Route,
+    place: &Place<'_>,
+    out: &mut Vec<Diagnostic>,
+) {
     fault(route, place, out);
     mirror(route, place, out);
+    hedge(config, route, place, out);
+}
+
+/// Second attempts that nothing sets off.
+fn hedge(config: &Config, route: &Route, place: &Place<'_>, out: &mut Vec<Diagnostic>) {
+    let Some(hedge) = route.shaping.hedge else { return };
+    if place.node.get("hedge").is_none_or(|node| node.inherited) {
+        return;
+    }
+    let methods = &route.matches.method;
+    let (message, label) = match (&route.action, hedge) {
+        (Action::Redirect(_) | Action::Respond(_), _) => {
+            ("`hedge` has no effect: this route answers by itself".to_owned(), "remove it")
+        }
+        _ if !methods.is_empty() && !methods.iter().any(Method::is_idempotent) => {
+            let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+            let message = format!(
+                "{} may not run twice: a second attempt is made only for a request with an `Idempotency-Key`",
+                names.join(", ")
+            );
+            (message, "remove it, or let callers send the key")
+        }
+        (_, Hedge::After(delay)) if route.timeout.is_some_and(|whole| delay >= whole) => {
+            let whole = route.timeout.map(format_duration).unwrap_or_default();
+            let delay = format_duration(delay);
+            (format!("after {delay} the `timeout` of {whole} has passed"), "lower it")
+        }
+        (Action::To(targets), _) if targets.iter().all(|(name, _)| is_alone(config, name)) => {
+            let message = "a second attempt goes to another endpoint, and there is one only";
+            (message.to_owned(), "add endpoints, or remove it")
+        }
+        _ => return,
+    };
+    let found = Diagnostic::warning("hedge-never-fires", place.span(&["hedge"]), message);
+    out.push(found.at(place.path.key("hedge")).label(label));
+}
+
+/// One written endpoint.
+fn is_alone(config: &Config, name: &str) -> bool {
+    let upstream = config.upstreams.iter().find(|upstream| upstream.name == name);
+    upstream.is_some_and(|upstream| {
+        matches!(&upstream.discover, Discover::Endpoints(endpoints) if endpoints.len() == 1)
+    })
 }
 
 fn mirror(route: &Route, place: &Place<'_>, out: &mut Vec<Diagnostic>) {

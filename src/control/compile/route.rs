@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::base::units::ByteSize;
 use crate::config;
 use crate::control::ApplyError;
 use crate::control::resolve::Plan;
@@ -57,8 +58,12 @@ pub(super) fn compile(
         idle: route.idle,
         fault: shaping::fault(listener, route, metrics),
         mirror: shaping::mirror(listener, route, upstreams, metrics)?,
+        hedging: shaping::hedging(listener, route, before, metrics),
         rate_limit: shaping::rate_limit(listener, route, before, metrics)?,
-        retry: route.retry.as_ref().map_or_else(RetryPolicy::never, compile_retry),
+        retry: match &route.retry {
+            Some(retry) => compile_retry(retry),
+            None => never(route.shaping.hedge.is_some()),
+        },
         metrics: metrics.downstream.route(listener, &route.name),
     })
 }
@@ -87,6 +92,13 @@ fn compile_edits(edits: &config::HeaderEdits) -> HeaderEdits {
         set: edits.set.clone(),
         append: edits.append.clone(),
     }
+}
+
+/// No retries; but a second attempt that is raced needs the body as well.
+fn never(hedged: bool) -> RetryPolicy {
+    const STANDARD: ByteSize = ByteSize::kib(64);
+    let never = RetryPolicy::never();
+    if hedged { RetryPolicy { replay_bytes: STANDARD.0, ..never } } else { never }
 }
 
 fn compile_retry(retry: &config::Retry) -> RetryPolicy {

@@ -11,9 +11,10 @@ use crate::control::ApplyError;
 use crate::control::resolve::Plan;
 use crate::metrics::Metrics;
 use crate::policy::fault::{Abort, Fault};
+use crate::policy::hedge::{After, Hedge};
 use crate::policy::rate_limit::{Quota, RateLimiter};
 use crate::snapshot::{
-    FaultInjection, Mirror, MirrorTarget, RateLimit, RateLimitBy, RateLimitSettings, Route,
+    FaultInjection, Hedging, Mirror, MirrorTarget, RateLimit, RateLimitBy, RateLimitSettings, Route,
 };
 
 /// A rate limit. Where `before`, the route of that name, has the same, its count goes on.
@@ -93,4 +94,23 @@ pub(super) fn mirror(
     let name = HeaderValue::from_str(&route.name).unwrap_or(HeaderValue::from_static("route"));
     let metrics = Arc::new(metrics.route.mirror(listener, &route.name));
     Ok(Some(Mirror { targets, name, metrics }))
+}
+
+/// Second attempts. Where `before` waited as long, what it has learned stays.
+pub(super) fn hedging(
+    listener: &str,
+    route: &config::Route,
+    before: Option<&Route>,
+    metrics: &Metrics,
+) -> Option<Hedging> {
+    let after = match route.shaping.hedge? {
+        config::Hedge::After(delay) => After::Fixed(delay),
+        config::Hedge::Percentile(share) => After::Percentile(share),
+    };
+    let before = before.and_then(|route| route.hedging.as_ref());
+    let policy = match before.filter(|before| before.policy.after() == after) {
+        Some(before) => Arc::clone(&before.policy),
+        None => Arc::new(Hedge::new(after, Instant::now())),
+    };
+    Some(Hedging { policy, metrics: metrics.route.hedge(listener, &route.name) })
 }
