@@ -27,6 +27,7 @@ pub use super::standing::{Ejection, Health};
 use crate::base::address::Address;
 use crate::base::endpoint::EndpointSpec;
 use crate::policy::classify::Outcome;
+use crate::policy::outlier::{Signal, Streaks};
 
 /// What a failure or a "too much" counts as instead of its latency.
 ///
@@ -52,6 +53,10 @@ pub struct Endpoint {
     latency: PeakEwma,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// Failures in a row, see [`Streaks`].
+    streaks: AtomicU64,
+    /// Of this interval: successes in the lower half, failures in the upper.
+    tally: AtomicU64,
     retired: AtomicBool,
 }
 
@@ -69,6 +74,8 @@ impl Endpoint {
             latency: PeakEwma::new(now),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            streaks: AtomicU64::new(0),
+            tally: AtomicU64::new(0),
             retired: AtomicBool::new(false),
         }
     }
@@ -127,6 +134,43 @@ impl Endpoint {
         self.latency.read(now)
     }
 
+    /// Continues or ends its failures in a row.
+    pub(super) fn streak(&self, signal: Signal) -> Streaks {
+        if signal == Signal::Success {
+            self.forget_streak();
+            return Streaks::default();
+        }
+        let next = |word| Streaks::unpack(word).after(signal);
+        let update = |word| Some(next(word).pack());
+        // Always changed: the closure never says no.
+        let before = self.streaks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        next(before.unwrap_or_else(|word| word))
+    }
+
+    /// Nothing has failed in a row. Written only where it says otherwise: the line is shared by all workers.
+    pub(super) fn forget_streak(&self) {
+        if self.streaks.load(Ordering::Relaxed) != 0 {
+            self.streaks.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an answer, or the lack of one. Failed connects and refusals are no answers.
+    pub(super) fn tally(&self, signal: Signal) {
+        let one = match signal {
+            Signal::Success => 1,
+            Signal::Failure | Signal::Gateway => 1 << 32,
+            Signal::LocalOrigin | Signal::Refused => return,
+        };
+        self.tally.fetch_add(one, Ordering::Relaxed);
+    }
+
+    /// Successes and failures since the last time.
+    #[expect(clippy::cast_possible_truncation, reason = "each is half of the word")]
+    pub(super) fn take_tally(&self) -> (u32, u32) {
+        let tally = self.tally.swap(0, Ordering::Relaxed);
+        (tally as u32, (tally >> 32) as u32)
+    }
+
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
@@ -148,7 +192,6 @@ pub struct EndpointGuard {
     endpoint: Arc<Endpoint>,
     started: Instant,
     /// This attempt is the probe of an ejected endpoint.
-    #[expect(dead_code, reason = "outlier detection")]
     pub(super) probe: Option<ProbePermit>,
 }
 
@@ -183,6 +226,12 @@ impl EndpointGuard {
             Outcome::Cancelled => self.endpoint.latency.observe_at_least(took, now),
             Outcome::LocalFailure => {}
         }
+    }
+
+    /// Forgets every latency but this attempt's: it is the probe that has brought the endpoint back.
+    pub(super) fn restart_latency(&self, now: Instant) {
+        let took = now.saturating_duration_since(self.started);
+        self.endpoint.latency.restart(took, now);
     }
 
     /// Learns from an answer that says "too much" (429, RESOURCE_EXHAUSTED): no failure, but it counts as 5 s.

@@ -9,6 +9,7 @@ mod candidates;
 pub mod endpoint;
 pub mod endpoint_set;
 mod least_request;
+pub mod outliers;
 mod peak_ewma;
 mod picked;
 mod random;

@@ -275,7 +275,7 @@ fn counts_of(set: &EndpointSet, balancer: &Balancer, now: Instant) -> Vec<f64> {
 fn eject(set: &EndpointSet, index: usize, until: Duration) {
     let standing = &set.members()[index].endpoint.standing;
     let until = standing::millis(until);
-    standing.update(|state| Some(state.ejected(standing::Ejection::Ejected, until))).unwrap();
+    standing.update(|state| Some(state.ejected(standing::Ejection::Ejected, 1, until))).unwrap();
 }
 
 #[test]

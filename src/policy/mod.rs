@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod classify;
 pub mod deadline;
 pub mod limits;
+pub mod outlier;
 pub mod pushback;
 pub mod retry;
 pub mod retry_budget;
