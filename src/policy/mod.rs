@@ -12,3 +12,4 @@ pub mod outlier;
 pub mod pushback;
 pub mod retry;
 pub mod retry_budget;
+pub mod retry_depth;

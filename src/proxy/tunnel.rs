@@ -18,8 +18,7 @@ use crate::metrics::{AttemptOutcome, RetryCause};
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
-use crate::policy::pushback::Pushback;
-use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
+use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState};
 use crate::snapshot::{Route, Split};
 use crate::upstream::{LocalUpstream, Slot};
 
@@ -166,13 +165,7 @@ pub(super) async fn reach(
         guard.settle(Outcome::of_reason(error.reason), now);
         let state = RetryState {
             attempt: tries.made,
-            method: &http::Method::CONNECT,
-            idempotency_key: false,
-            body: BodyReplay::Unsent,
-            resent_once: false,
-            committed: false,
-            remaining: deadline.remaining(now),
-            pushback: Pushback::None,
+            ..RetryState::first(&http::Method::CONNECT, deadline.remaining(now))
         };
         let end = match error.reason {
             Reason::ConnectFailed => AttemptEnd::NotSent,
