@@ -36,8 +36,9 @@ sections! {
         later ["proxy_protocol" "tls" "authorize" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry"]
         later ["hedge" "mirror" "fault" "rate_limit" "hash"];
-    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits"]
-        later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+    UPSTREAM_DEFAULTS = "`defaults.upstream`" [
+        "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "outliers"
+    ] later ["tls" "breaker" "adaptive" "throttle" "health"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
         later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -56,14 +57,18 @@ sections! {
     RETRY = "`retry`" ["when" "attempts" "per_try" "backoff" "methods" "replay"] later [];
     RETRY_GRPC = "`when`" ["grpc"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits"
-    ] later ["subset" "tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "outliers"
+    ] later ["subset" "tls" "breaker" "adaptive" "throttle" "health"];
     ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
-    BALANCE = "`balance`" ["policy"] later ["zone_aware" "panic"];
+    BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [
         "connections" "in_flight" "pending" "queue" "retry_budget"
     ] later [];
+    OUTLIERS = "`outliers`" [
+        "consecutive" "gateway" "success_rate" "local_origin" "eject" "max_ejected" "enforce"
+    ] later [];
+    SUCCESS_RATE = "`success_rate`" ["stdev" "min_hosts" "min_requests"] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
 }
 
@@ -116,4 +121,12 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("max_requests", "in_flight"),
     ("max_pending_requests", "pending"),
     ("queue_timeout", "queue"),
+    ("outlier_detection", "outliers"),
+    ("consecutive_5xx", "consecutive"),
+    ("consecutive_gateway_failure", "gateway"),
+    ("base_ejection_time", "eject"),
+    ("max_ejection_percent", "max_ejected"),
+    ("enforcing", "enforce"),
+    ("healthy_panic_threshold", "panic"),
+    ("stdev_factor", "stdev"),
 ];

@@ -5,6 +5,7 @@ mod action;
 mod headers;
 mod listener;
 mod matches;
+mod outliers;
 mod retry;
 mod scalar;
 mod top;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Properties;
+use super::outliers::{never_or, outliers};
 use super::parts::{
     any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
 };
@@ -31,7 +32,14 @@ pub(super) fn upstream_keys() -> Properties {
     let balance = object(
         "`balance`",
         &["policy"],
-        vec![("policy", "How an endpoint is picked.", policies())],
+        vec![
+            ("policy", "How an endpoint is picked.", policies()),
+            (
+                "panic",
+                "Below this share of healthy endpoints, unhealthy ones are used too. Default 50%.",
+                share(),
+            ),
+        ],
     );
     vec![
         (
@@ -46,6 +54,16 @@ pub(super) fn upstream_keys() -> Properties {
             "balance",
             "How an endpoint is picked. Default peak_ewma.",
             any_of(vec![policies(), balance]),
+        ),
+        (
+            "slow_start",
+            "How long an endpoint that joins or returns takes to its whole weight. Default never.",
+            never_or(duration()),
+        ),
+        (
+            "outliers",
+            "`never`, or when an endpoint is taken out of traffic for its failures.",
+            outliers(),
         ),
         (
             "pool",
