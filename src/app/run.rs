@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
 use tokio::time::Instant;
 
 use crate::admin::Server;
@@ -87,6 +88,8 @@ pub(super) struct Proxy {
     workers: Vec<WorkerThread>,
     log_writer: Option<JoinHandle<()>>,
     shared: Shared,
+    /// Looks at the endpoints as long as there is traffic.
+    _tick: AbortOnDropHandle<()>,
 }
 
 impl Proxy {
@@ -135,7 +138,9 @@ impl Proxy {
             generation = control.generation(),
             "outrigger is running"
         );
-        Ok(Self { control, snapshots, admin, workers, log_writer, shared })
+        let tick = tokio::task::spawn_local(control::tick(Rc::clone(&control)));
+        let tick = AbortOnDropHandle::new(tick);
+        Ok(Self { control, snapshots, admin, workers, log_writer, shared, _tick: tick })
     }
 
     /// Reloads where that is asked for, until SIGTERM, SIGINT or `POST /drain`; then drains. A second signal cuts the

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::metrics::Metrics;
+use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{Listener, ListenerLimits, LogFilter, Snapshot};
 
@@ -82,6 +83,11 @@ fn compile_listener(
         metrics: metrics.downstream.listener(name),
         unrouted: metrics.downstream.route(name, UNROUTED),
     })
+}
+
+/// The words for why an endpoint is ejected, in the order of their index.
+pub(super) fn ejection_words() -> Vec<&'static str> {
+    Cause::ALL.iter().map(|cause| cause.word()).collect()
 }
 
 /// The words for retries not made, in the order of their index.

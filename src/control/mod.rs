@@ -2,13 +2,14 @@
 //!
 //! `config::load` reads and checks the file, [`compile`] turns it into runtime types, [`Control::apply`] binds what is
 //! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
-//! upstreams. All of it runs on the control thread, apart from the workers.
+//! upstreams; [`tick`](fn@tick) looks at them. All of it runs on the control thread, apart from the workers.
 
 mod compile;
 mod listen;
 mod resolve;
 mod series;
 mod socket_file;
+mod tick;
 pub mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +29,7 @@ use crate::snapshot::{Command, Snapshot, SnapshotCell};
 pub use listen::{Bound, Listeners};
 pub use resolve::{Managed, Upstreams};
 pub use socket_file::SocketFile;
+pub use tick::tick;
 
 /// Why a configuration did not take force. The one before is untouched.
 #[derive(Debug, thiserror::Error)]

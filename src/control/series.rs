@@ -28,5 +28,6 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
     for old in gone.upstreams.iter().filter(|old| !is_kept(&old.name)) {
         let suppressed = compile::suppressed_words();
         metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
+        metrics.upstream.forget_ejections(&old.name, &compile::ejection_words());
     }
 }

@@ -15,11 +15,13 @@ use crate::metrics::{AttemptOutcome, UpstreamMetrics};
 use crate::net::{SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
+use crate::policy::outlier::Signal;
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, LocalUpstream, Slot};
 
 use super::exchange::Exchange;
 use super::response::Flow;
+use super::signal::Stage;
 use super::worker::Worker;
 
 /// What does not change between the attempts of a request.
@@ -126,6 +128,11 @@ impl Plan<'_> {
         let now = Instant::now();
         let metrics = &self.local.upstream.metrics;
         let guard = ongoing.end();
+        let stage = match answered {
+            _ if progress.sent => Stage::Sent,
+            Ok(_) => Stage::Refused,
+            Err(_) => Stage::Connecting,
+        };
         match answered
             .unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)))
         {
@@ -142,6 +149,10 @@ impl Plan<'_> {
                 metrics.attempt(outcome_word(failed.error.reason));
                 if let Some(guard) = guard {
                     guard.settle(Outcome::of_reason(failed.error.reason), now);
+                    let upstream = &self.local.upstream;
+                    if let Some(signal) = failed.signal(stage, &upstream.limits) {
+                        upstream.note(&guard, signal, now, &mut self.worker.rng.borrow_mut());
+                    }
                 }
                 Err(failed)
             }
@@ -173,6 +184,10 @@ impl Plan<'_> {
             }
             Some(guard) => guard.settle(outcome, now),
             None => {}
+        }
+        if let Some(guard) = guard {
+            let signal = Signal::of_response(status, grpc_status);
+            self.local.upstream.note(guard, signal, now, &mut self.worker.rng.borrow_mut());
         }
         self.local.upstream.metrics.attempt(match outcome {
             Outcome::Failure => AttemptOutcome::Failure,

@@ -18,6 +18,7 @@ use crate::metrics::{AttemptOutcome, RetryCause};
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
+use crate::policy::outlier::Signal;
 use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState};
 use crate::snapshot::{Route, Split};
 use crate::upstream::{LocalUpstream, Slot};
@@ -157,12 +158,19 @@ pub(super) async fn reach(
             Ok((socket, held)) => {
                 local.upstream.metrics.attempt(AttemptOutcome::Success);
                 guard.settle(Outcome::Success, now);
+                let upstream = &local.upstream;
+                upstream.note(&guard, Signal::Success, now, &mut worker.rng.borrow_mut());
                 return Ok((socket, (held, guard, slot)));
             }
             Err(error) => error,
         };
         local.upstream.metrics.attempt(outcome_word(error.reason));
         guard.settle(Outcome::of_reason(error.reason), now);
+        // Any other end is one of waiting for our own place.
+        if error.reason == Reason::ConnectFailed {
+            let upstream = &local.upstream;
+            upstream.note(&guard, Signal::LocalOrigin, now, &mut worker.rng.borrow_mut());
+        }
         let state = RetryState {
             attempt: tries.made,
             ..RetryState::first(&http::Method::CONNECT, deadline.remaining(now))

@@ -3,6 +3,7 @@
 
 mod connection;
 mod local;
+mod outliers;
 mod pool;
 mod queue;
 mod worker;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
+use crate::balance::outliers::Outliers;
 use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
@@ -83,6 +85,8 @@ pub struct Upstream {
     pub balancer: Balancer,
     /// Handles resolved once.
     pub metrics: UpstreamMetrics,
+    /// Who is taken out of traffic for failures; `None`: nobody.
+    pub outliers: Option<Outliers>,
     endpoints: ArcSwap<EndpointSet>,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
@@ -97,6 +101,7 @@ impl Upstream {
         policy: UpstreamPolicy,
         limits: LimitSettings,
         balancer: Balancer,
+        outliers: Option<Outliers>,
         metrics: UpstreamMetrics,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -106,6 +111,7 @@ impl Upstream {
             policy,
             limits: Limits::new(limits),
             balancer,
+            outliers,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
             resolved: AtomicBool::new(false),
@@ -130,9 +136,10 @@ impl Upstream {
         self.resolved.store(true, Ordering::Release);
     }
 
-    /// Counts how the endpoints stand, and publishes whether there is panic. After every change of an endpoint's health, and
-    /// on the control tick. Called by the control thread only.
+    /// Takes ejections back that may not stay, counts how the endpoints stand, and publishes whether there is panic. After
+    /// every change of an endpoint's health, and on the control tick. Called by the control thread only.
     pub fn review(&self, now: Instant) -> Counts {
+        self.relieve(now);
         let counts = self.balancer.review(&self.endpoints.load(), now);
         self.metrics.standing.set(&[
             counts.ready,
