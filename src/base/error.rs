@@ -71,6 +71,8 @@ reasons! {
     LimitReached = "limit_reached", "UO", Proxy, NotSent;
     /// The request waited as long as it may for a place at the upstream.
     QueueTimeout = "queue_timeout", "QT", Proxy, NotSent;
+    /// More requests than the route's rate limit admits.
+    RateLimited = "rate_limited", "RL", Proxy, NotSent;
     /// The caller's deadline had passed before anything was sent.
     DeadlineExpired = "deadline_already_expired", "DX", Downstream, NotSent;
     /// The route's timeout, or the caller's shorter deadline, passed.

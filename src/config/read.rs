@@ -8,6 +8,7 @@ mod matches;
 mod outliers;
 mod retry;
 mod scalar;
+mod shaping;
 mod top;
 mod upstream;
 

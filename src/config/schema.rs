@@ -6,6 +6,7 @@
 mod outliers;
 mod parts;
 mod route;
+mod shaping;
 #[cfg(test)]
 mod tests;
 mod upstream;

@@ -3,6 +3,7 @@
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
 mod route;
+mod shaping;
 mod upstream;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
-use crate::snapshot::{Listener, ListenerLimits, LogFilter, Snapshot};
+use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 
 use super::ApplyError;
 use super::resolve::Plan;
@@ -58,7 +59,10 @@ fn compile_listener(
     let routes = listener
         .routes
         .iter()
-        .map(|route| route::compile(name, route, upstreams, metrics))
+        .map(|route| {
+            let before = same_name(before, name, &route.name);
+            route::compile(name, route, before, upstreams, metrics)
+        })
         .collect::<Result<_, _>>()?;
     let limits = &listener.limits;
     Ok(Listener {
@@ -88,6 +92,11 @@ fn compile_listener(
 /// The words for why an endpoint is ejected, in the order of their index.
 pub(super) fn ejection_words() -> Vec<&'static str> {
     Cause::ALL.iter().map(|cause| cause.word()).collect()
+}
+
+/// The route of these names that was in force.
+fn same_name<'a>(before: &'a Snapshot, listener: &str, route: &str) -> Option<&'a Route> {
+    before.listener(listener)?.routes.iter().find(|before| &*before.name == route)
 }
 
 /// The words for retries not made, in the order of their index.

@@ -6,6 +6,7 @@
 pub mod downstream;
 pub mod names;
 pub mod process;
+pub mod route;
 mod summary;
 pub mod upstream;
 
@@ -18,6 +19,7 @@ use prometheus::{
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use process::ProcessMetrics;
+pub use route::{RateLimitMetrics, RouteFamilies};
 pub use summary::Summary;
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
 
@@ -27,6 +29,8 @@ pub struct Metrics {
     registry: Registry,
     /// Listeners and routes.
     pub downstream: DownstreamFamilies,
+    /// What routes do to requests.
+    pub route: RouteFamilies,
     /// Upstreams and discovery.
     pub upstream: UpstreamFamilies,
     /// The proxy itself.
@@ -44,6 +48,7 @@ impl Metrics {
         let register = Register { registry: &registry, bounds: &bounds };
         let metrics = Self {
             downstream: DownstreamFamilies::register(&register)?,
+            route: RouteFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register)?,
             process: ProcessMetrics::register(&register)?,
             registry: registry.clone(),

@@ -98,6 +98,7 @@ pub const fn http_status(reason: Reason) -> u16 {
         Reason::MethodRefused => 405,
         Reason::RequestTimeout => 408,
         Reason::TooLarge => 413,
+        Reason::RateLimited => 429,
         Reason::ClientGone => 499,
         Reason::UpstreamClosed
         | Reason::UpstreamReset
@@ -130,7 +131,7 @@ pub const fn grpc_code(reason: Reason) -> u8 {
         | Reason::DeadlineExpired
         | Reason::StreamIdle
         | Reason::RequestTimeout => 4,
-        Reason::LimitReached | Reason::QueueTimeout | Reason::TooLarge => 8,
+        Reason::LimitReached | Reason::QueueTimeout | Reason::RateLimited | Reason::TooLarge => 8,
         Reason::NoRoute | Reason::MethodRefused => 12,
         Reason::BadHeader | Reason::DownstreamProtocol | Reason::Loop => 13,
         Reason::DirectResponse => 2,
@@ -171,6 +172,7 @@ mod tests {
             (Reason::ConnectFailed, 503, 14),
             (Reason::LimitReached, 503, 8),
             (Reason::QueueTimeout, 503, 8),
+            (Reason::RateLimited, 429, 8),
             (Reason::UpstreamRefused, 503, 14),
             (Reason::UpstreamClosed, 502, 2),
             (Reason::UpstreamReset, 502, 2),

@@ -10,6 +10,7 @@ pub mod deadline;
 pub mod limits;
 pub mod outlier;
 pub mod pushback;
+pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;
 pub mod retry_depth;

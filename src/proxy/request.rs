@@ -19,7 +19,7 @@ use super::exchange::Exchange;
 use super::fields::RequestFields;
 use super::forward::forward;
 use super::response::ResponseBody;
-use super::{reply, tunnel};
+use super::{rate_limit, reply, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
 pub(super) type Broken = h2::Error;
@@ -51,6 +51,11 @@ pub(super) async fn handle(
     let Some((index, rest)) = find_route(&exchange) else { return Ok(not_routed(exchange)) };
     exchange.route = Some(index);
     let route = &active.listener.routes[index];
+    if let Some(limit) = &route.rate_limit
+        && let Some(wait) = rate_limit::exceeded(&exchange, limit)
+    {
+        return Ok(rate_limit::refuse(exchange, limit, wait));
+    }
     match &route.action {
         Action::Respond { status, body, content_type } => {
             let mut response = reply::direct(exchange, *status, content_type.clone(), body.clone());
