@@ -5,6 +5,7 @@
 
 mod access;
 mod show;
+mod standing;
 
 use std::convert::Infallible;
 use std::rc::Rc;

@@ -6,6 +6,8 @@ use tokio::time::Instant;
 use crate::base::units::format_duration;
 use crate::control::{Applied, Control, Managed};
 
+use super::standing;
+
 /// For `/` and for pages that do not exist.
 pub(super) const INDEX: &str = "\
 outrigger admin
@@ -75,9 +77,8 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         .map(|member| {
             let endpoint = &member.endpoint;
             let latency = endpoint.latency(now).as_secs_f64() * 1e3;
-            json!({
+            let mut shown = json!({
                 "address": endpoint.address.to_string(),
-                "state": "ready",
                 "weight": member.weight,
                 "zone": endpoint.zone,
                 "labels": endpoint.labels,
@@ -86,12 +87,15 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
                 "failures": endpoint.failures(),
                 "ewma_ms": (latency * 1e3).round() / 1e3,
                 "source": source,
-            })
+            });
+            standing::add(&mut shown, &upstream.balancer, endpoint, now);
+            shown
         })
         .collect();
     json!({
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
+        "panic": upstream.balancer.is_panicking(),
         "discovery": discovery(managed, &source, now),
         "limits": limits,
         "endpoints": endpoints,

@@ -29,11 +29,18 @@ use crate::base::endpoint::EndpointSpec;
 use crate::policy::classify::Outcome;
 use crate::policy::outlier::{Signal, Streaks};
 
-/// What a failure or a "too much" counts as instead of its latency.
+/// What a "too much" counts as instead of its latency, and the most that a failure counts as beyond its own.
 ///
-/// An endpoint that fails answers faster than one that works, and would attract the traffic of all others. Linkerd
+/// An endpoint that refuses answers faster than one that works, and would attract the traffic of all others. Linkerd
 /// does the same for 429 and RESOURCE_EXHAUSTED.
 const PENALTY: Duration = Duration::from_secs(5);
+
+/// Failures in a row that leave the latency estimate where it is; each beyond doubles it.
+///
+/// As many as eject by default. A failure must not make an endpoint look fast; but where of two endpoints the cheaper always
+/// wins, every penalty keeps the other out until it has decayed (5 s against 20 ms: for 55 s), and one lone 500 is no
+/// reason for that. So up to here ejection decides; beyond, it was not allowed to.
+const HELD: u32 = 5;
 
 /// One address of an upstream, shared by all workers and carried from set to set.
 ///
@@ -53,6 +60,8 @@ pub struct Endpoint {
     latency: PeakEwma,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// Failures since the last success, of all kinds.
+    failed_in_row: AtomicU32,
     /// Failures in a row, see [`Streaks`].
     streaks: AtomicU64,
     /// Of this interval: successes in the lower half, failures in the upper.
@@ -74,6 +83,7 @@ impl Endpoint {
             latency: PeakEwma::new(now),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            failed_in_row: AtomicU32::new(0),
             streaks: AtomicU64::new(0),
             tally: AtomicU64::new(0),
             retired: AtomicBool::new(false),
@@ -213,15 +223,28 @@ impl EndpointGuard {
 
     /// Learns from what came of the attempt; it stays in flight until the guard is dropped.
     ///
-    /// Success counts with its latency, a failure with 5 s or its longer latency. A cancelled attempt took *at least* its
-    /// time so far: it may raise the estimate, never lower it. A local failure says nothing.
+    /// Success counts with its latency. A failure never lowers the estimate: it counts with its own latency or the estimate,
+    /// whichever is more; from the sixth in a row on with twice the estimate, up to 5 s. A cancelled attempt took *at least*
+    /// its time so far: it may raise the estimate, never lower it. A local failure says nothing.
     pub fn settle(&self, outcome: Outcome, now: Instant) {
         let took = now.saturating_duration_since(self.started);
         match outcome {
-            Outcome::Success => self.endpoint.latency.observe(took, now),
+            Outcome::Success => {
+                if self.endpoint.failed_in_row.load(Ordering::Relaxed) != 0 {
+                    self.endpoint.failed_in_row.store(0, Ordering::Relaxed);
+                }
+                self.endpoint.latency.observe(took, now);
+            }
             Outcome::Failure => {
                 self.endpoint.failures.fetch_add(1, Ordering::Relaxed);
-                self.endpoint.latency.observe(took.max(PENALTY), now);
+                let before = self.endpoint.failed_in_row.fetch_add(1, Ordering::Relaxed);
+                let estimate = self.endpoint.latency(now);
+                let counts = if before < HELD {
+                    estimate
+                } else {
+                    (2 * estimate).min(PENALTY.max(estimate))
+                };
+                self.endpoint.latency.observe(took.max(counts), now);
             }
             Outcome::Cancelled => self.endpoint.latency.observe_at_least(took, now),
             Outcome::LocalFailure => {}
@@ -296,13 +319,30 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_failure_counts_as_five_seconds_and_a_slow_one_as_itself() {
-        let close = |actual: Duration, seconds: u64| {
-            actual.abs_diff(Duration::from_secs(seconds)) < Duration::from_millis(1)
+    fn a_failure_never_lowers_the_estimate_and_a_slow_one_raises_it() {
+        let close = |actual: Duration, millis: u64| {
+            actual.abs_diff(Duration::from_millis(millis)) < Duration::from_millis(1)
         };
-        assert!(close(after(Outcome::Failure, Duration::from_millis(1)), 5));
-        assert!(close(after(Outcome::Failure, Duration::from_secs(9)), 9));
-        assert!(close(after(Outcome::Success, Duration::from_secs(2)), 2));
+        assert!(close(after(Outcome::Failure, Duration::from_millis(1)), 30));
+        assert!(close(after(Outcome::Failure, Duration::from_secs(9)), 9_000));
+        assert!(close(after(Outcome::Success, Duration::from_secs(2)), 2_000));
+    }
+
+    #[test]
+    fn failures_beyond_the_fifth_in_a_row_double_the_estimate_up_to_five_seconds() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        let mut fail = || {
+            endpoint.start(now).settle(Outcome::Failure, now);
+            endpoint.latency(now).as_millis()
+        };
+        let estimates: Vec<_> = (0..15).map(|_| fail()).collect();
+        let expected =
+            [30, 30, 30, 30, 30, 60, 120, 240, 480, 960, 1_920, 3_840, 5_000, 5_000, 5_000];
+        let near = |(seen, due): (&u128, u128)| seen.abs_diff(due) <= 1;
+        assert!(estimates.iter().zip(expected).all(near), "{estimates:?}");
+        endpoint.start(now).settle(Outcome::Success, now);
+        assert!(fail() >= 4_999 && fail() <= 5_001, "a success ends the row");
     }
 
     #[test]

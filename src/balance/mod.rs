@@ -17,6 +17,7 @@ mod round_robin;
 mod standing;
 mod tried;
 mod two_choices;
+mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use self::candidates::Candidates;
 pub use self::picked::Picked;
 use self::picked::ProbePermit;
 pub use self::tried::Tried;
+pub use self::view::{EjectionView, Place, View};
 use crate::balance::endpoint::Health;
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
@@ -162,14 +164,11 @@ impl Balancer {
             standing.settle_ramp(now, self.slow_start);
             let state = standing.load();
             unhealthy += usize::from(state.health == Health::Unhealthy);
-            let count = if state.is_ejected() {
-                &mut counts.ejected
-            } else if state.health == Health::Unhealthy {
-                &mut counts.unhealthy
-            } else if state.ramping {
-                &mut counts.slow_start
-            } else {
-                &mut counts.ready
+            let count = match state.place(self.slow_start) {
+                Place::Ejected => &mut counts.ejected,
+                Place::Unhealthy => &mut counts.unhealthy,
+                Place::SlowStart => &mut counts.slow_start,
+                Place::Ready => &mut counts.ready,
             };
             *count += 1;
         }

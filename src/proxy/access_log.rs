@@ -15,6 +15,8 @@ use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
+use crate::base::error::Reason;
+
 /// Lines that may wait: at 500 B each, 4 MiB.
 const QUEUE: usize = 8192;
 
@@ -55,7 +57,7 @@ pub(crate) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) grpc_status: Option<u8>,
     pub(crate) reason: Option<&'static str>,
-    pub(crate) flag: Option<&'static str>,
+    pub(crate) flag: Option<Flags>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,
     pub(crate) duration_ms: f64,
@@ -69,6 +71,30 @@ pub(crate) struct Line<'a> {
     pub(crate) sent_bytes: u64,
     pub(crate) peer: &'a dyn DisplayAny,
     pub(crate) request_id: Option<&'a str>,
+}
+
+/// Envoy's response flags, with a comma between them.
+#[derive(Debug)]
+pub(crate) struct Flags {
+    reason: Option<Reason>,
+    panic_pick: bool,
+}
+
+impl Flags {
+    /// The flag of `reason`, and PN where the endpoint is unhealthy and was picked in panic; `None` where there is neither.
+    pub(crate) fn of(reason: Option<Reason>, panic_pick: bool) -> Option<Self> {
+        (reason.is_some() || panic_pick).then_some(Self { reason, panic_pick })
+    }
+}
+
+impl Serialize for Flags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.reason.map(Reason::flag), self.panic_pick) {
+            (Some(flag), true) => serializer.collect_str(&format_args!("{flag},PN")),
+            (Some(flag), false) => serializer.serialize_str(flag),
+            (None, _) => serializer.serialize_str("PN"),
+        }
+    }
 }
 
 /// Something that is written by its `Display`.

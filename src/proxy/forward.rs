@@ -185,6 +185,7 @@ async fn attempts(
         so_far.begin(plan);
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(picked.endpoint()));
+        exchange.panic_pick = picked.in_panic();
         let request = attempt_request(exchange, route, plan, &so_far, body, start);
         let fresh = so_far.resent_once;
         let ended = plan.attempt(slot, &mut picked, fresh, request, exchange, start).await;

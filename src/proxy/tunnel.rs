@@ -95,6 +95,7 @@ pub(super) async fn connect(
     let reached = reach(&worker, &local, route, deadline, &mut tries).await;
     exchange.attempts = tries.made;
     exchange.endpoint = tries.endpoint;
+    exchange.panic_pick = tries.panic_pick;
     let (mut socket, held) = match reached {
         Ok(reached) => reached,
         Err(error) => return reply::failure(exchange, &error),
@@ -124,6 +125,8 @@ pub(super) async fn connect(
 pub(super) struct Tries {
     pub(super) made: u32,
     pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// The endpoint is unhealthy, and was picked in panic.
+    pub(super) panic_pick: bool,
 }
 
 /// Connects to an endpoint of the upstream, trying others where one cannot be reached.
@@ -151,6 +154,7 @@ pub(super) async fn reach(
         let mut picked = plan.pick(&mut tried, start)?;
         tries.made += 1;
         tries.endpoint = Some(Arc::clone(picked.endpoint()));
+        tries.panic_pick = picked.in_panic();
         let guard = picked.start(start);
         let dialled = local.dial(picked.endpoint(), &worker.tick, deadline.overall).await;
         let now = Instant::now();

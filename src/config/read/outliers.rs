@@ -61,9 +61,7 @@ fn map(at: &At<'_>) -> Option<Outliers> {
         gateway: row("gateway", standard.gateway),
         local_origin: row("local_origin", standard.local_origin),
         success_rate: fields.read("success_rate", success_rate).unwrap_or(standard.success_rate),
-        eject: fields
-            .read("eject", |at| within(&at, SHORTEST, LONGEST))
-            .unwrap_or(standard.eject),
+        eject: fields.read("eject", |at| within(&at, SHORTEST, LONGEST)).unwrap_or(standard.eject),
         max_ejected: fields.read("max_ejected", |at| at.share()).unwrap_or(standard.max_ejected),
         enforce: fields.read("enforce", |at| at.boolean()).unwrap_or(standard.enforce),
     })

@@ -22,11 +22,7 @@ pub(super) fn outliers() -> Value {
                 any_of(vec![stdev, variable()]),
             ),
             ("min_hosts", "Endpoints with enough requests. Default 5.", integer(2, 1_000)),
-            (
-                "min_requests",
-                "Requests of an endpoint in 10s. Default 100.",
-                integer(1, 1_000_000),
-            ),
+            ("min_requests", "Requests of an endpoint in 10s. Default 100.", integer(1, 1_000_000)),
         ],
     );
     never_or(object(
