@@ -108,10 +108,12 @@ fn load(proxy: &Proxy, per_second: u32, time: Duration) -> Seen {
 }
 
 /// One of three endpoints is `bad`: at 500 requests a second nearly nobody notices, its probes included.
-fn one_of_three(bad: SocketAddr, reason: &str) {
+fn one_of_three(bad: SocketAddr, balance: &str, reason: &str) {
     let good: Vec<Upstream> = (0..2).map(|_| Upstream::ok("ok")).collect();
     let endpoints = [good[0].address, bad, good[1].address];
-    let setup = Setup::new(&endpoints).route(&format!("timeout: 5s, {RETRY}")).upstream(SHORT);
+    let setup = Setup::new(&endpoints)
+        .route(&format!("timeout: 5s, {RETRY}"))
+        .upstream(&format!("balance: {balance}, {SHORT}"));
     let proxy = Proxy::start(&setup.yaml());
     let seen = load(&proxy, 500, Duration::from_secs(6));
     assert!(seen.asked > 1_000, "{seen:?}");
@@ -128,22 +130,23 @@ fn one_of_three(bad: SocketAddr, reason: &str) {
 
 #[test]
 fn one_of_three_refuses() {
-    one_of_three(refusing(), "local_origin");
+    one_of_three(refusing(), "peak_ewma", "local_origin");
 }
 
 #[test]
 fn one_of_three_resets() {
-    one_of_three(Upstream::scripted(|_| Vec::new()).address, "consecutive");
+    one_of_three(Upstream::scripted(|_| Vec::new()).address, "peak_ewma", "consecutive");
 }
 
 #[test]
 fn one_of_three_hangs() {
-    one_of_three(silent().address, "consecutive");
+    // Latency alone would keep `peak_ewma` away from it; turns do not.
+    one_of_three(silent().address, "round_robin", "consecutive");
 }
 
 #[test]
 fn one_of_three_answers_503() {
-    one_of_three(Upstream::scripted(|_| answer(503, "", "no")).address, "gateway");
+    one_of_three(Upstream::scripted(|_| answer(503, "", "no")).address, "peak_ewma", "gateway");
 }
 
 /// Nine lines: connects that are refused are sent elsewhere, whoever asks.
@@ -166,7 +169,7 @@ fn an_ejected_endpoint_returns_when_its_probe_succeeds() {
     let bad = Switched::new(answer(500, "", "no"));
     let setup = Setup::new(&[good.address, bad.upstream.address])
         .route("retry: { when: [5xx] }")
-        .upstream("balance: round_robin, outliers: { eject: 1s }, slow_start: 60s");
+        .upstream("balance: round_robin, outliers: { eject: 1s }, slow_start: 60s, limits: { retry_budget: 100% }");
     let proxy = Proxy::start(&setup.yaml());
     let mut caller = Connection::open(proxy.address("outbound"));
     let mut ask = |times| {
