@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{Connection, Proxy, Upstream, get, refusing};
 use tokio::time::Instant;
-use traffic::{Setup, answer, ok, silent};
+use traffic::{Setup, answer, ok, pause, silent};
 
 /// The retries that the failures of these tests need.
 const RETRY: &str = "retry: { when: [reset, gateway-error, per-try-timeout], per_try: 300ms }";
@@ -21,13 +21,17 @@ const RETRY: &str = "retry: { when: [reset, gateway-error, per-try-timeout], per
 /// Short ejections, so that a test of seconds sees several probes.
 const SHORT: &str = "outliers: { eject: 1s }";
 
-fn ejections(proxy: &Proxy, reason: &str, enforced: &str) -> f64 {
+fn ejections(proxy: &Proxy, reason: &str, enforced: &str) -> u64 {
     let labels = [("reason", reason), ("enforced", enforced)];
-    proxy.metrics().sum("outrigger_upstream_ejections_total", &labels)
+    whole(proxy.metrics().sum("outrigger_upstream_ejections_total", &labels))
 }
 
-fn in_state(proxy: &Proxy, state: &str) -> f64 {
-    proxy.metrics().sum("outrigger_upstream_endpoints", &[("state", state)])
+fn in_state(proxy: &Proxy, state: &str) -> u64 {
+    whole(proxy.metrics().sum("outrigger_upstream_endpoints", &[("state", state)]))
+}
+
+fn whole(number: f64) -> u64 {
+    format!("{number:.0}").parse().unwrap()
 }
 
 fn endpoint(proxy: &Proxy, address: SocketAddr) -> Value {
@@ -59,6 +63,11 @@ impl Switched {
     }
 }
 
+fn wait_until(then: Instant) {
+    let left = then.saturating_duration_since(Instant::now());
+    pause(u64::try_from(left.as_millis()).unwrap());
+}
+
 /// What callers at a steady rate saw.
 #[derive(Debug, Default)]
 struct Seen {
@@ -84,7 +93,7 @@ fn load(proxy: &Proxy, per_second: u32, time: Duration) -> Seen {
                     let gap = Duration::from_secs(1) * CALLERS / per_second;
                     let mut next = start + gap * caller / CALLERS;
                     while start.elapsed() < time {
-                        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                        wait_until(next);
                         let sent = Instant::now();
                         connection.request("GET", "/", &[], b"");
                         let reply = connection.reply();
@@ -119,9 +128,9 @@ fn one_of_three(bad: SocketAddr, balance: &str, reason: &str) {
     assert!(seen.asked > 1_000, "{seen:?}");
     assert!(seen.failed * 1_000 <= seen.asked, "{seen:?}");
     assert!(seen.slowest < Duration::from_secs(5), "{seen:?}");
-    assert_eq!(ejections(&proxy, reason, "true"), 1.0);
+    assert_eq!(ejections(&proxy, reason, "true"), 1);
     // 1 s, 2 s, … (and up to a fifth more): two probes at least, each of which failed.
-    assert!(ejections(&proxy, "probe", "true") >= 2.0);
+    assert!(ejections(&proxy, "probe", "true") >= 2);
     let shown = endpoint(&proxy, bad);
     assert_eq!(shown["state"], "ejected", "{shown}");
     assert!(shown["ejections"].as_u64().unwrap() >= 3, "{shown}");
@@ -182,7 +191,7 @@ fn an_ejected_endpoint_returns_when_its_probe_succeeds() {
     for _ in 0..10 {
         ask(2);
     }
-    assert_eq!(in_state(&proxy, "ejected"), 1.0);
+    assert_eq!(in_state(&proxy, "ejected"), 1);
     assert_eq!(bad.upstream.requests().len(), 5, "the fifth failure in a row was the last");
     bad.repair();
     let end = Instant::now() + support::PATIENCE;
@@ -191,7 +200,7 @@ fn an_ejected_endpoint_returns_when_its_probe_succeeds() {
         ask(1);
     }
     proxy.log().wait("return", |line| line.contains("endpoint returned").then_some(()));
-    assert_eq!(in_state(&proxy, "slow_start"), 1.0);
+    assert_eq!(in_state(&proxy, "slow_start"), 1);
     let shown = endpoint(&proxy, bad.upstream.address);
     let share = shown["weight_share"].as_f64().unwrap();
     assert!((0.1..0.5).contains(&share), "{shown}");
@@ -201,7 +210,7 @@ fn an_ejected_endpoint_returns_when_its_probe_succeeds() {
 /// `enforce: false` counts what would have happened, and `never` counts nothing.
 #[test]
 fn what_is_not_enforced_is_counted() {
-    for (outliers, counted) in [("{ enforce: false }", 1.0), ("never", 0.0)] {
+    for (outliers, counted) in [("{ enforce: false }", 1), ("never", 0)] {
         let good = Upstream::ok("ok");
         let bad = Upstream::scripted(|_| answer(500, "", "no"));
         let setup = Setup::new(&[good.address, bad.address])
@@ -215,8 +224,8 @@ fn what_is_not_enforced_is_counted() {
         }
         assert_eq!(failed, 20, "every second turn is its own");
         assert_eq!(ejections(&proxy, "consecutive", "false"), counted);
-        assert_eq!(ejections(&proxy, "consecutive", "true"), 0.0);
-        assert_eq!(in_state(&proxy, "ejected"), 0.0);
+        assert_eq!(ejections(&proxy, "consecutive", "true"), 0);
+        assert_eq!(in_state(&proxy, "ejected"), 0);
     }
 }
 
@@ -234,7 +243,7 @@ fn the_last_endpoint_is_never_ejected() {
         let reply = caller.reply();
         assert_eq!((reply.status, reply.header("x-outrigger-reason")), (503, None));
     }
-    assert_eq!((in_state(&proxy, "ejected"), in_state(&proxy, "ready")), (1.0, 1.0));
+    assert_eq!((in_state(&proxy, "ejected"), in_state(&proxy, "ready")), (1, 1));
 }
 
 /// 429 and 4xx are answers.
@@ -247,7 +256,7 @@ fn refusals_that_are_the_callers_fault_eject_nobody() {
         caller.request("GET", "/", &[], b"");
         assert!(matches!(caller.reply().status, 429 | 404));
     }
-    assert_eq!(in_state(&proxy, "ready"), 2.0);
+    assert_eq!(in_state(&proxy, "ready"), 2);
 }
 
 /// The file is rewritten ten times a second, endpoints come and go, one fails: no request is lost, and the one that was
@@ -270,7 +279,7 @@ fn endpoints_may_come_and_go_under_load() {
             while churning.load(Ordering::SeqCst) {
                 turn += 1;
                 assert_eq!(proxy.reload(&yaml(turn)).status, 200);
-                std::thread::sleep(Duration::from_millis(100));
+                pause(100);
             }
             assert!(turn > 20, "{turn} changes");
         });
@@ -279,7 +288,7 @@ fn endpoints_may_come_and_go_under_load() {
         seen
     });
     assert!(seen.asked > 1_000 && seen.failed == 0, "{seen:?}");
-    assert_eq!(ejections(&proxy, "local_origin", "true"), 1.0, "it was ejected once, and stayed");
+    assert_eq!(ejections(&proxy, "local_origin", "true"), 1, "it was ejected once, and stayed");
     assert_eq!(endpoint(&proxy, bad)["state"], "ejected");
 }
 

@@ -252,7 +252,7 @@ fn with_failures(seconds: u32, mut fails: impl FnMut(u32, Duration) -> bool) -> 
         }
         let mut picked = balancer.pick(&set, &Tried::new(), now, &mut rng).unwrap();
         let index = place(&set, &picked);
-        counts[since.as_secs() as usize][index] += 1;
+        counts[usize::try_from(since.as_secs()).unwrap()][index] += 1;
         let guard = picked.start(now);
         asked += u32::from(index == 0);
         if index == 0 && fails(asked, since) {

@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod classify;
 pub mod deadline;
+pub mod fault;
 pub mod limits;
 pub mod outlier;
 pub mod pushback;
@@ -14,3 +15,5 @@ pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;
 pub mod retry_depth;
+pub mod retry_floor;
+pub mod reuse;

@@ -15,8 +15,6 @@ use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-use crate::base::error::Reason;
-
 /// Lines that may wait: at 500 B each, 4 MiB.
 const QUEUE: usize = 8192;
 
@@ -59,6 +57,8 @@ pub(crate) struct Line<'a> {
     pub(crate) reason: Option<&'static str>,
     pub(crate) flag: Option<Flags>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fault: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,
     pub(crate) duration_ms: f64,
     pub(crate) head_ms: Option<f64>,
@@ -76,20 +76,20 @@ pub(crate) struct Line<'a> {
 /// Envoy's response flags, with a comma between them.
 #[derive(Debug)]
 pub(crate) struct Flags {
-    reason: Option<Reason>,
+    flag: Option<&'static str>,
     panic_pick: bool,
 }
 
 impl Flags {
-    /// The flag of `reason`, and PN where the endpoint is unhealthy and was picked in panic; `None` where there is neither.
-    pub(crate) fn of(reason: Option<Reason>, panic_pick: bool) -> Option<Self> {
-        (reason.is_some() || panic_pick).then_some(Self { reason, panic_pick })
+    /// `flag`, and PN where the endpoint is unhealthy and was picked in panic; `None` where there is neither.
+    pub(crate) fn of(flag: Option<&'static str>, panic_pick: bool) -> Option<Self> {
+        (flag.is_some() || panic_pick).then_some(Self { flag, panic_pick })
     }
 }
 
 impl Serialize for Flags {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match (self.reason.map(Reason::flag), self.panic_pick) {
+        match (self.flag, self.panic_pick) {
             (Some(flag), true) => serializer.collect_str(&format_args!("{flag},PN")),
             (Some(flag), false) => serializer.serialize_str(flag),
             (None, _) => serializer.serialize_str("PN"),
@@ -237,6 +237,7 @@ mod tests {
             grpc_status: None,
             reason: None,
             flag: None,
+            fault: None,
             detail: None,
             duration_ms: 1.5,
             head_ms: None,

@@ -18,6 +18,7 @@ use crate::upstream::LocalUpstream;
 
 use super::access_log::{Flags, Line};
 use super::connection::Downstream;
+use super::fields::RequestFields;
 use super::listener::Active;
 use super::response::Flow;
 
@@ -34,12 +35,8 @@ pub(super) struct Exchange {
     /// Whom the request is for, as it was written.
     pub(super) host: Option<HeaderValue>,
     pub(super) request_id: Option<HeaderValue>,
-    /// A gRPC call.
-    pub(super) grpc: bool,
-    /// The request carries an `Idempotency-Key`.
-    pub(super) idempotency_key: bool,
-    /// The caller sent `TE: trailers`.
-    pub(super) wants_trailers: bool,
+    /// What its head had when it came.
+    pub(super) fields: RequestFields,
     /// Index of the route.
     pub(super) route: Option<usize>,
     pub(super) upstream: Option<Rc<LocalUpstream>>,
@@ -62,6 +59,8 @@ pub(super) struct Exchange {
     /// Bytes that came on a tunnel; those of a body are counted by the body.
     pub(super) tunnelled: u64,
     pub(super) sent: u64,
+    /// It was delayed on purpose.
+    pub(super) delayed: bool,
     /// The last byte was handed over.
     pub(super) complete: bool,
     _in_flight: GaugeGuard,
@@ -70,6 +69,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn begin(downstream: &Rc<Downstream>, active: Rc<Active>, head: Parts) -> Box<Self> {
         downstream.begin_request();
+        let fields = RequestFields::find(&head.headers, &downstream.local.via);
         let gauge = GaugeGuard::of(&active.listener.metrics.in_flight);
         Box::new(Self {
             downstream: Rc::clone(downstream),
@@ -79,9 +79,7 @@ impl Exchange {
             target: None,
             host: None,
             request_id: None,
-            grpc: false,
-            idempotency_key: false,
-            wants_trailers: false,
+            fields,
             route: None,
             upstream: None,
             endpoint: None,
@@ -97,6 +95,7 @@ impl Exchange {
             flow: None,
             tunnelled: 0,
             sent: 0,
+            delayed: false,
             complete: false,
             _in_flight: gauge,
         })
@@ -165,7 +164,11 @@ impl Exchange {
             status: self.status,
             grpc_status: self.grpc_status,
             reason: self.reason.map(Reason::word),
-            flag: Flags::of(self.reason, self.panic_pick),
+            flag: {
+                let flag = self.reason.map(Reason::flag);
+                Flags::of(flag.or_else(|| self.delayed.then_some("DI")), self.panic_pick)
+            },
+            fault: self.delayed.then_some("delay"),
             detail: self.detail.as_deref(),
             duration_ms: round(millis(now)),
             head_ms: self.head_at.map(|at| round(millis(at))),

@@ -64,7 +64,7 @@ pub(super) fn refuse(
         RateLimitBy::Source => "for this source address".to_owned(),
     };
     let detail = format!("more than {rate} requests per second and {burst} at once, {who}");
-    let grpc = exchange.grpc;
+    let grpc = exchange.fields.grpc;
     let mut response = reply::failure(exchange, &ProxyError::new(Reason::RateLimited, detail));
     let headers = response.headers_mut();
     // Whole seconds (RFC 9110 §10.2.3), rounded up: who keeps to it is admitted.

@@ -6,6 +6,7 @@ mod local;
 mod outliers;
 mod pool;
 mod queue;
+mod reuse;
 mod worker;
 
 use std::sync::Arc;
@@ -22,10 +23,12 @@ use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
+use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
 pub use local::{LocalUpstream, Slot};
 pub use pool::PoolPolicy;
+pub use reuse::MayReuse;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -45,7 +48,7 @@ pub enum Protocol {
     Auto,
 }
 
-/// What the retry budget of each worker is made from.
+/// What the retry budgets of the workers are made from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BudgetPolicy {
     /// Retries per request, `0.0..=1.0`.
@@ -85,6 +88,8 @@ pub struct Upstream {
     pub balancer: Balancer,
     /// Handles resolved once.
     pub metrics: UpstreamMetrics,
+    /// Retries that need no traffic, for all workers.
+    floor: Arc<RetryFloor>,
     /// Who is taken out of traffic for failures; `None`: nobody.
     pub outliers: Option<Outliers>,
     endpoints: ArcSwap<EndpointSet>,
@@ -108,6 +113,7 @@ impl Upstream {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
+            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, Instant::now())),
             policy,
             limits: Limits::new(limits),
             balancer,
