@@ -79,6 +79,7 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
             let latency = endpoint.latency(now).as_secs_f64() * 1e3;
             let mut shown = json!({
                 "address": endpoint.address.to_string(),
+                "health": super::health::endpoint(managed, endpoint.id, now),
                 "weight": member.weight,
                 "zone": endpoint.zone,
                 "labels": endpoint.labels,

@@ -1,4 +1,4 @@
-//! Health, ejection and slow start of an endpoint, as `/upstreams` has them.
+//! State, ejection and slow start of an endpoint, as `/upstreams` has them.
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,7 +18,6 @@ pub(super) fn add(shown: &mut Value, balancer: &Balancer, endpoint: &Endpoint, n
     });
     let fields = [
         ("state", json!(view.place.word())),
-        ("health", json!(view.health)),
         ("ejection", json!(ejection)),
         ("ejections", json!(view.ejections)),
         ("weight_share", json!(view.share)),

@@ -13,8 +13,6 @@ use super::standing::{Ejection, FULL, Health, State};
 pub struct View {
     /// Where it is counted.
     pub place: Place,
-    /// `unknown`, `healthy` or `unhealthy`.
-    pub health: &'static str,
     /// The ejection that is in force, or would be.
     pub ejection: Option<EjectionView>,
     /// Ejections in a row that were not forgiven yet.
@@ -47,11 +45,6 @@ impl Balancer {
         });
         View {
             place: state.place(self.slow_start),
-            health: match state.health {
-                Health::Unknown => "unknown",
-                Health::Healthy => "healthy",
-                Health::Unhealthy => "unhealthy",
-            },
             ejection,
             ejections: state.times,
             share: f64::from(share) / f64::from(FULL),
@@ -66,6 +59,8 @@ impl State {
             Place::Ejected
         } else if self.health == Health::Unhealthy {
             Place::Unhealthy
+        } else if self.health == Health::Unproven {
+            Place::Unproven
         } else if self.ramping && slow_start.is_some() {
             Place::SlowStart
         } else {
@@ -81,6 +76,8 @@ pub enum Place {
     Ready,
     /// Its checks fail.
     Unhealthy,
+    /// Its first check has not ended.
+    Unproven,
     /// Out of traffic for its failures.
     Ejected,
     /// In traffic with a part of its weight.
@@ -93,6 +90,7 @@ impl Place {
         match self {
             Self::Ready => "ready",
             Self::Unhealthy => "unhealthy",
+            Self::Unproven => "unproven",
             Self::Ejected => "ejected",
             Self::SlowStart => "slow_start",
         }

@@ -1,5 +1,6 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
+mod health;
 mod outliers;
 mod shaping;
 mod write;
@@ -217,6 +218,7 @@ fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
         w.leaf("slow_start", ramp, below(node, "slow_start", ""));
         pool(w, upstream, below(node, "pool", ""));
         limits(w, upstream, below(node, "limits", ""));
+        health::health(w, upstream.health.as_ref(), below(node, "health", ""));
         outliers::outliers(w, upstream.outliers.as_ref(), below(node, "outliers", ""));
     });
 }

@@ -37,8 +37,8 @@ sections! {
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault"]
         later ["hedge" "mirror" "hash"];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" [
-        "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "outliers"
-    ] later ["tls" "breaker" "adaptive" "throttle" "health"];
+        "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "health" "outliers"
+    ] later ["tls" "breaker" "adaptive" "throttle"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
         later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -62,8 +62,8 @@ sections! {
     FAULT_ABORT = "`abort`" ["share" "status"] later [];
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "outliers"
-    ] later ["subset" "tls" "breaker" "adaptive" "throttle" "health"];
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "health" "outliers"
+    ] later ["subset" "tls" "breaker" "adaptive" "throttle"];
     ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
@@ -75,6 +75,7 @@ sections! {
     ] later [];
     SUCCESS_RATE = "`success_rate`" ["stdev" "min_hosts" "min_requests"] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
+    HEALTH = "`health`" ["http" "tcp" "grpc" "status" "host" "interval" "timeout" "rise" "fall"] later [];
 }
 
 /// What other proxies, and people, call our keys. The first whose key the map has is meant.
@@ -138,6 +139,20 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("max_requests", "in_flight"),
     ("max_pending_requests", "pending"),
     ("queue_timeout", "queue"),
+    ("health_check", "health"),
+    ("health_checks", "health"),
+    ("healthcheck", "health"),
+    ("livenessProbe", "health"),
+    ("readinessProbe", "health"),
+    ("httpGet", "http"),
+    ("path", "http"),
+    ("tcpSocket", "tcp"),
+    ("expected_statuses", "status"),
+    ("periodSeconds", "interval"),
+    ("healthy_threshold", "rise"),
+    ("successThreshold", "rise"),
+    ("unhealthy_threshold", "fall"),
+    ("failureThreshold", "fall"),
     ("outlier_detection", "outliers"),
     ("consecutive_5xx", "consecutive"),
     ("consecutive_gateway_failure", "gateway"),

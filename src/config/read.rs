@@ -3,6 +3,7 @@
 
 mod action;
 mod headers;
+mod health;
 mod listener;
 mod matches;
 mod outliers;
