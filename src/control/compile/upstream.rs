@@ -1,5 +1,7 @@
 //! `upstreams.<name>`.
 
+use tokio::time::Instant;
+
 use crate::balance::outliers::Outliers;
 use crate::balance::{Balancer, Policy as BalancePolicy};
 use crate::base::rng::Rng;
@@ -12,7 +14,12 @@ use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPoli
 use super::{ejection_words, suppressed_words};
 
 /// A new upstream, without endpoints.
-pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics) -> Upstream {
+pub(in crate::control) fn upstream(
+    config: &config::Upstream,
+    metrics: &Metrics,
+    rng: &mut Rng,
+    now: Instant,
+) -> Upstream {
     let limits = &config.limits;
     let balance = match config.balance {
         config::Balance::PeakEwma => BalancePolicy::PeakEwma,
@@ -51,7 +58,7 @@ pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics)
             pending: limits.pending,
         },
         // Many sidecars that start together must not all begin with the same endpoint.
-        Balancer::starting_at(balance, Rng::from_entropy().bits())
+        Balancer::starting_at(balance, rng.bits())
             .panic_below(config.panic.fraction())
             .slow_start(config.slow_start),
         config.outliers.as_ref().map(|outliers| Outliers::new(outlier_policy(outliers))),
@@ -61,6 +68,7 @@ pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics)
             &ejection_words(),
             config.outliers.is_none_or(|outliers| outliers.enforce),
         ),
+        now,
     )
 }
 
