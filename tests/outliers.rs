@@ -31,7 +31,8 @@ fn in_state(proxy: &Proxy, state: &str) -> u64 {
 }
 
 fn whole(number: f64) -> u64 {
-    format!("{number:.0}").parse().unwrap()
+    // The sum of nothing is -0.
+    format!("{:.0}", number.abs()).parse().unwrap()
 }
 
 fn endpoint(proxy: &Proxy, address: SocketAddr) -> Value {
