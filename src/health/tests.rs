@@ -82,7 +82,7 @@ async fn an_answer_that_never_ends_passes_when_the_time_is_over() {
     let endless = async {
         let address = serve(|mut stream| async move {
             let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         found(&address.await, &check).await
     };
@@ -202,7 +202,7 @@ async fn only_so_many_checks_are_under_way_at_once() {
             told.1.notify_one();
             async move {
                 let _held = stream;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
         .await;
@@ -255,7 +255,7 @@ async fn a_refused_connection_and_one_that_hangs_have_their_own_words() {
         assert_eq!(refused, (HealthOutcome::ConnectFailed, "connection refused".to_owned()));
         let silent = serve(|stream| async move {
             let _held = stream;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
         .await;
         let short = HealthSettings { timeout: Duration::from_millis(30), ..SETTINGS };
