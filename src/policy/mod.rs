@@ -5,9 +5,11 @@
 //! `&mut self`; what workers share is atomic and says which ordering it needs.
 
 pub mod backoff;
+pub mod breaker;
 pub mod classify;
 pub mod deadline;
 pub mod limits;
 pub mod pushback;
 pub mod retry;
 pub mod retry_budget;
+pub mod window;
