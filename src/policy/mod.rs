@@ -12,4 +12,5 @@ pub mod limits;
 pub mod pushback;
 pub mod retry;
 pub mod retry_budget;
+pub mod throttle;
 pub mod window;
