@@ -50,7 +50,7 @@ fn picks(c: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(weights, count), |b| {
                     b.iter(|| {
                         let picked = balancer.pick(&set, &Tried::new(), later, &mut rng);
-                        picked.map(|endpoint| endpoint.id)
+                        picked.map(|picked| picked.endpoint().id)
                     });
                 });
             }

@@ -1,4 +1,17 @@
 //! An endpoint's live state: what all workers know of it.
+//!
+//! # May it be picked?
+//!
+//! One packed word ([`super::standing`]) says it; a pick reads it with one load, and nobody else decides.
+//!
+//! - *Health* is what active checks say: [`Endpoint::set_health`], [`Endpoint::health`]. `Unhealthy` is skipped, unless the
+//!   upstream is in panic. `Unknown`, the state of every endpoint without checks, counts as healthy.
+//! - *Ejection* is what outlier detection says. An ejected endpoint is skipped, in panic too; when its time has passed, one
+//!   request (a first attempt, never a retry) is let through as its probe.
+//! - *Slow start* begins by itself where an endpoint joins others, returns from ejection, or becomes healthy again.
+//!
+//! Panic belongs to the set: after a change of health call `Upstream::review`, which counts and publishes it. The control
+//! tick does it as well, so that a forgotten call costs a moment and no more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +21,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::peak_ewma::PeakEwma;
+use super::picked::ProbePermit;
+use super::standing::Standing;
+pub use super::standing::{Ejection, Health};
 use crate::base::address::Address;
 use crate::base::endpoint::EndpointSpec;
 use crate::policy::classify::Outcome;
@@ -32,6 +48,7 @@ pub struct Endpoint {
     /// What `subset` selects by.
     pub labels: BTreeMap<String, String>,
     in_flight: AtomicU32,
+    pub(super) standing: Standing,
     latency: PeakEwma,
     requests: AtomicU64,
     failures: AtomicU64,
@@ -48,6 +65,7 @@ impl Endpoint {
             zone: spec.zone.clone(),
             labels: spec.labels.clone(),
             in_flight: AtomicU32::new(0),
+            standing: Standing::new(now),
             latency: PeakEwma::new(now),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -55,11 +73,29 @@ impl Endpoint {
         }
     }
 
-    /// Counts an attempt that starts now; it is in flight until the guard ends.
+    /// Counts an attempt that starts now, outside of any pick; it is in flight until the guard ends.
     pub fn start(self: &Arc<Self>, now: Instant) -> EndpointGuard {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        EndpointGuard { endpoint: Arc::clone(self), started: now }
+        EndpointGuard::of(self, None, now)
+    }
+
+    /// What active checks say of it.
+    pub fn health(&self) -> Health {
+        self.standing.load().health
+    }
+
+    /// Notes what active checks say; true where that is something else than before. See the head of this file.
+    pub fn set_health(&self, health: Health, now: Instant) -> bool {
+        self.standing.check(health, now) != health
+    }
+
+    /// What outlier detection says of it.
+    pub fn ejection(&self) -> Ejection {
+        self.standing.load().ejection
+    }
+
+    /// Neither unhealthy nor ejected.
+    pub fn is_available(&self) -> bool {
+        self.standing.load().is_available()
     }
 
     /// Attempts that have started and not ended.
@@ -111,9 +147,22 @@ impl Endpoint {
 pub struct EndpointGuard {
     endpoint: Arc<Endpoint>,
     started: Instant,
+    /// This attempt is the probe of an ejected endpoint.
+    #[expect(dead_code, reason = "outlier detection")]
+    pub(super) probe: Option<ProbePermit>,
 }
 
 impl EndpointGuard {
+    pub(super) fn of(
+        endpoint: &Arc<Endpoint>,
+        probe: Option<ProbePermit>,
+        started: Instant,
+    ) -> Self {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        endpoint.requests.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint: Arc::clone(endpoint), started, probe }
+    }
+
     /// Where the attempt went.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint

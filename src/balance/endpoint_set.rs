@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
+use super::standing::FULL;
 use crate::base::address::Address;
 use crate::base::endpoint::EndpointSpec;
 use crate::base::rng::Rng;
@@ -54,14 +55,17 @@ impl Member {
 }
 
 impl EndpointSet {
-    /// The set of `specs`. What `previous` already holds under the same address, zone and labels keeps its state; what it
-    /// holds beyond is marked retired. Of several specs with one address the first counts.
+    /// The set of `specs`. What `previous` already holds under the same address, zone and labels keeps its state, its
+    /// ejection included; what it holds beyond is marked retired. What joins those of `previous` begins slow start. Of
+    /// several specs with one address the first counts.
     pub fn build(specs: &[EndpointSpec], previous: Option<&Self>, now: Instant) -> Self {
         let mut known: HashMap<&Address, &Arc<Endpoint>> = previous
             .into_iter()
             .flat_map(|set| &set.members)
             .map(|member| (&member.endpoint.address, &member.endpoint))
             .collect();
+        // The first of a process, or after none at all, have nobody who could take their part meanwhile.
+        let joins = !known.is_empty();
         let mut seen = HashMap::with_capacity(specs.len());
         let mut members = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -72,6 +76,9 @@ impl EndpointSet {
                 _ => None,
             };
             let endpoint = kept.map_or_else(|| Arc::new(Endpoint::new(spec, now)), Arc::clone);
+            if kept.is_none() && joins {
+                endpoint.standing.ramp(now);
+            }
             let weight = spec.weight.clamp(1, MAX_WEIGHT);
             members.push(Member { endpoint, weight, per_share: 1.0 });
         }
@@ -131,11 +138,11 @@ impl EndpointSet {
         }
     }
 
-    /// A member drawn by weight among those that `allowed` lets through, by index; `None` where it lets none through.
+    /// A member drawn by weight × `share`, by index; `None` where no member has a share. A share is in thousandths.
     ///
-    /// Draws again while the condition fails, which leaves the others' proportions as they are. After a few draws, only
+    /// Draws again while a share says no, which leaves the others' proportions as they are. After a few draws, only
     /// likely where little is left to choose from, it weighs every member once.
-    pub(super) fn draw(&self, rng: &mut Rng, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(super) fn draw(&self, rng: &mut Rng, share: impl Fn(usize) -> u32) -> Option<usize> {
         if self.is_empty() {
             return None;
         }
@@ -145,22 +152,21 @@ impl EndpointSet {
             } else {
                 self.at(rng.below(index(self.total)) as u64)
             };
-            if allowed(drawn) {
+            let share = share(drawn);
+            if share == FULL || (share > 0 && rng.below(FULL as usize) < share as usize) {
                 return Some(drawn);
             }
         }
-        let weighed = || {
-            let numbered = self.members.iter().enumerate();
-            numbered.filter(|(index, _)| allowed(*index)).map(|(i, m)| (i, m.weight as usize))
-        };
-        let mut left = rng.below(weighed().map(|(_, weight)| weight).sum());
-        weighed().find_map(|(index, weight)| match left.checked_sub(weight) {
-            None => Some(index),
-            Some(rest) => {
-                left = rest;
-                None
+        // Each share is asked for once: other threads change them meanwhile.
+        let (mut chosen, mut total) = (None, 0);
+        for (index, member) in self.members.iter().enumerate() {
+            let weight = member.weight as usize * share(index) as usize;
+            total += weight;
+            if rng.below(total) < weight {
+                chosen = Some(index);
             }
-        })
+        }
+        chosen
     }
 
     /// The member that `position` below `total` belongs to.

@@ -1,7 +1,6 @@
 //! The better of two random endpoints by requests in flight.
 
-use super::endpoint_set::EndpointSet;
-use super::tried::Tried;
+use super::candidates::Candidates;
 use super::two_choices;
 use crate::base::rng::Rng;
 
@@ -11,6 +10,6 @@ use crate::base::rng::Rng;
 /// `peak_ewma` would mistake a long request for a slow endpoint. Requests in flight are ours alone: what other proxies
 /// send is not seen. Source: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001); Envoy
 /// `LEAST_REQUEST` with `choice_count: 2`.
-pub(super) fn pick(set: &EndpointSet, tried: &Tried, rng: &mut Rng) -> Option<usize> {
-    two_choices::pick(set, tried, rng, super::endpoint_set::Member::load_per_share)
+pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {
+    two_choices::pick(candidates, rng, |index| candidates.load(index))
 }

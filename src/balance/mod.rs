@@ -1,24 +1,32 @@
 //! Which endpoint a request goes to.
 //!
-//! Reading order: [`endpoint`] (live state), [`endpoint_set`] (the immutable set picked from), `two_choices`, then one file
-//! per policy. A pick allocates nothing, takes no lock, and costs O(1) with equal weights, O(log n) with others.
+//! Reading order: [`endpoint`] (live state), `standing` (may it be picked), [`endpoint_set`] (the immutable set picked from),
+//! `candidates` (the set as one pick sees it), `two_choices`, then one file per policy. A pick allocates nothing, takes no
+//! lock, and costs O(1) with equal weights, O(log n) with others; O(n) where so much is not available that a few draws do
+//! not find what is.
 
+mod candidates;
 pub mod endpoint;
 pub mod endpoint_set;
 mod least_request;
 mod peak_ewma;
+mod picked;
 mod random;
 mod round_robin;
+mod standing;
 mod tried;
 mod two_choices;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::candidates::Candidates;
+pub use self::picked::Picked;
+use self::picked::ProbePermit;
 pub use self::tried::Tried;
-use crate::balance::endpoint::Endpoint;
+use crate::balance::endpoint::Health;
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
 
@@ -41,7 +49,19 @@ pub struct Balancer {
     policy: Policy,
     /// Whose turn it is, for round robin.
     sequence: AtomicU64,
+    /// The share of endpoints not unhealthy below which there is panic, `0.0..=1.0`; 0: never.
+    panic_below: f64,
+    /// How long an endpoint that joins or returns takes to its whole weight; `None`: it has it at once.
+    slow_start: Option<Duration>,
+    /// The verdict of [`Balancer::review`].
+    panicking: AtomicBool,
 }
+
+/// Below this share of endpoints that are not unhealthy, the checks are believed less than the endpoints: Envoy's 50 %.
+///
+/// Half of an upstream seldom breaks at once; a network that loses the checks does. And the other half could not take the
+/// traffic of all.
+pub const PANIC_BELOW: f64 = 0.5;
 
 impl Balancer {
     /// A balancer whose turns begin with the first endpoint.
@@ -52,7 +72,25 @@ impl Balancer {
     /// A balancer whose turns begin anywhere. Give it random bits: many sidecars that start together would otherwise all
     /// begin with the same endpoint.
     pub fn starting_at(policy: Policy, sequence: u64) -> Self {
-        Self { policy, sequence: AtomicU64::new(sequence) }
+        Self {
+            policy,
+            sequence: AtomicU64::new(sequence),
+            panic_below: PANIC_BELOW,
+            slow_start: None,
+            panicking: AtomicBool::new(false),
+        }
+    }
+
+    /// The same with another panic threshold, `0.0..=1.0`; 0 turns panic off.
+    #[must_use]
+    pub fn panic_below(self, panic_below: f64) -> Self {
+        Self { panic_below, ..self }
+    }
+
+    /// The same with slow start over `window`.
+    #[must_use]
+    pub fn slow_start(self, window: Option<Duration>) -> Self {
+        Self { slow_start: window, ..self }
     }
 
     /// Its policy.
@@ -60,41 +98,101 @@ impl Balancer {
         self.policy
     }
 
-    /// Chooses an endpoint, avoiding those in `tried` while there are others. `None` where the set is empty.
-    ///
-    /// Counts nothing: the caller starts the endpoint's guard ([`Endpoint::start`]).
-    pub fn pick<'a>(
-        &self,
-        set: &'a EndpointSet,
-        tried: &Tried,
-        now: Instant,
-        rng: &mut Rng,
-    ) -> Option<&'a Arc<Endpoint>> {
-        let index = match set.len() {
-            0 => return None,
-            1 => 0,
-            _ => self.choose(set, tried, now, rng).or_else(|| {
-                // Every endpoint was tried: one of them again is better than none.
-                self.choose(set, &Tried::new(), now, rng)
-            })?,
-        };
-        Some(&set.members()[index].endpoint)
+    /// True while so many endpoints are unhealthy that those are used as well.
+    pub fn is_panicking(&self) -> bool {
+        self.panicking.load(Ordering::Relaxed)
     }
 
-    fn choose(
+    /// Chooses an endpoint, avoiding those in `tried` while there are others. `None` where none is available.
+    ///
+    /// Counts nothing: the caller starts the attempt ([`Picked::start`]).
+    pub fn pick(
         &self,
         set: &EndpointSet,
         tried: &Tried,
         now: Instant,
         rng: &mut Rng,
-    ) -> Option<usize> {
-        match self.policy {
-            Policy::PeakEwma => peak_ewma::pick(set, tried, now, rng),
-            Policy::LeastRequest => least_request::pick(set, tried, rng),
-            Policy::RoundRobin => round_robin::pick(&self.sequence, set, tried, rng),
-            Policy::Random => random::pick(set, tried, rng),
+    ) -> Option<Picked> {
+        let none = Tried::new();
+        let mut candidates =
+            Candidates { set, tried, now, balancer: self, probes: tried.is_empty() };
+        loop {
+            let index = self.choose(&candidates, rng).or_else(|| {
+                // Every endpoint was tried: one of them again is better than none.
+                candidates.tried = &none;
+                self.choose(&candidates, rng)
+            })?;
+            let endpoint = &set.members()[index].endpoint;
+            if endpoint.standing.is_plain() {
+                return Some(Picked::new(endpoint, None, false));
+            }
+            let state = endpoint.standing.load();
+            let panic = state.health == Health::Unhealthy;
+            if !state.is_ejected() {
+                return Some(Picked::new(endpoint, None, panic));
+            }
+            if let Some(permit) = ProbePermit::take(endpoint, now) {
+                return Some(Picked::new(endpoint, Some(permit), panic));
+            }
+            // Another worker was faster.
+            candidates.probes = false;
         }
     }
+
+    fn choose(&self, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {
+        match self.policy {
+            _ if candidates.set.is_empty() => None,
+            _ if candidates.set.len() == 1 => (candidates.share(0) > 0).then_some(0),
+            Policy::PeakEwma => peak_ewma::pick(candidates, rng),
+            Policy::LeastRequest => least_request::pick(candidates, rng),
+            Policy::RoundRobin => round_robin::pick(&self.sequence, candidates, rng),
+            Policy::Random => random::pick(candidates, rng),
+        }
+    }
+
+    /// Counts how the endpoints of `set` stand, ends slow starts that are over, and publishes whether there is panic.
+    ///
+    /// Panic looks at health alone: ejected endpoints are neither missed nor brought back by it.
+    pub fn review(&self, set: &EndpointSet, now: Instant) -> Counts {
+        let mut counts = Counts::default();
+        let mut unhealthy = 0_usize;
+        for member in set.members() {
+            let standing = &member.endpoint.standing;
+            standing.settle_ramp(now, self.slow_start);
+            let state = standing.load();
+            unhealthy += usize::from(state.health == Health::Unhealthy);
+            let count = if state.is_ejected() {
+                &mut counts.ejected
+            } else if state.health == Health::Unhealthy {
+                &mut counts.unhealthy
+            } else if state.ramping {
+                &mut counts.slow_start
+            } else {
+                &mut counts.ready
+            };
+            *count += 1;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "endpoints, far below 2^53")]
+        let working = (set.len() - unhealthy) as f64 / set.len().max(1) as f64;
+        counts.panic = unhealthy > 0 && working < self.panic_below;
+        self.panicking.store(counts.panic, Ordering::Relaxed);
+        counts
+    }
+}
+
+/// How the endpoints of a set stand; each is counted once, in the first that applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Out of traffic for failures.
+    pub ejected: usize,
+    /// Checks fail.
+    pub unhealthy: usize,
+    /// In traffic with a part of their weight.
+    pub slow_start: usize,
+    /// In traffic.
+    pub ready: usize,
+    /// Unhealthy ones are used as well.
+    pub panic: bool,
 }
 
 #[cfg(test)]

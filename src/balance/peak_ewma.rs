@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::endpoint_set::EndpointSet;
-use super::tried::Tried;
+use super::candidates::Candidates;
 use super::two_choices;
 use crate::base::rng::Rng;
 
@@ -21,9 +20,10 @@ const DECAY_MILLIS: f64 = 10_000.0;
 /// Two choices instead of the minimum over all: nearly as even (maximum load `ln ln n`, Mitzenmacher 2001), O(1), and
 /// without the stampede of many proxies that see the same minimum. Latency in it moves load off an endpoint whose
 /// requests take long before any fails.
-pub(super) fn pick(set: &EndpointSet, tried: &Tried, now: Instant, rng: &mut Rng) -> Option<usize> {
-    two_choices::pick(set, tried, rng, |member| {
-        member.endpoint.latency_nanos(now) * (member.load_per_share() + 1.0)
+pub(super) fn pick(candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {
+    let members = candidates.set.members();
+    two_choices::pick(candidates, rng, |index| {
+        members[index].endpoint.latency_nanos(candidates.now) * (candidates.load(index) + 1.0)
     })
 }
 

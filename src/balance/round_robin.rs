@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::endpoint_set::EndpointSet;
-use super::tried::Tried;
+use super::candidates::Candidates;
+use super::standing::FULL;
 use crate::base::rng::Rng;
 
-/// Turns that a retry gives away before it draws at random among what was not tried.
+/// Turns that are given away, where an endpoint was tried or is not available, before one is drawn at random.
 const GIVEN_AWAY: usize = 4;
 
 /// The endpoint whose turn it is.
@@ -23,18 +23,17 @@ const GIVEN_AWAY: usize = 4;
 /// this, but skips `max ÷ mean` turns per pick and therefore caps weights at 10 × their mean).
 pub(super) fn pick(
     sequence: &AtomicU64,
-    set: &EndpointSet,
-    tried: &Tried,
+    candidates: &Candidates<'_>,
     rng: &mut Rng,
 ) -> Option<usize> {
-    let fresh =
-        |index: usize| tried.is_empty() || !tried.contains(set.members()[index].endpoint.id);
     for _ in 0..GIVEN_AWAY {
         // Relaxed: only the uniqueness of each number matters.
-        let index = set.turn(sequence.fetch_add(1, Ordering::Relaxed));
-        if fresh(index) {
+        let index = candidates.set.turn(sequence.fetch_add(1, Ordering::Relaxed));
+        let share = candidates.share(index);
+        // Under slow start most turns are given away at first.
+        if share == FULL || (share > 0 && rng.below(FULL as usize) < share as usize) {
             return Some(index);
         }
     }
-    set.draw(rng, fresh)
+    candidates.draw(rng)
 }

@@ -1,8 +1,10 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::EndpointGuard;
+use super::endpoint::{EndpointGuard, Health};
+use super::endpoint_set::Member;
 use super::*;
 use crate::base::endpoint::EndpointSpec;
 use crate::policy::classify::Outcome;
@@ -22,8 +24,9 @@ fn set(weights: &[u32], now: Instant) -> EndpointSet {
     EndpointSet::build(&specs, None, now)
 }
 
-fn place(set: &EndpointSet, endpoint: &Arc<Endpoint>) -> usize {
-    set.members().iter().position(|member| Arc::ptr_eq(&member.endpoint, endpoint)).unwrap()
+fn place(set: &EndpointSet, picked: &Picked) -> usize {
+    let found = |member: &Member| Arc::ptr_eq(&member.endpoint, picked.endpoint());
+    set.members().iter().position(found).unwrap()
 }
 
 /// Picks from an idle upstream: how often each endpoint was chosen.
@@ -32,7 +35,7 @@ fn idle_picks(policy: Policy, set: &EndpointSet, tried: &Tried, now: Instant) ->
     let mut counts = vec![0.0; set.len()];
     for _ in 0..PICKS {
         let endpoint = balancer.pick(set, tried, now, &mut rng).unwrap();
-        counts[place(set, endpoint)] += 1.0;
+        counts[place(set, &endpoint)] += 1.0;
     }
     counts
 }
@@ -63,8 +66,8 @@ fn loaded_picks(
             now = now.max(ends);
             guard.settle(Outcome::Success, now);
         }
-        let endpoint = balancer.pick(set, &Tried::new(), now, &mut rng).unwrap();
-        let index = place(set, endpoint);
+        let mut endpoint = balancer.pick(set, &Tried::new(), now, &mut rng).unwrap();
+        let index = place(set, &endpoint);
         counts[index] += 1.0;
         let ends = now + latency(index, &mut rng);
         let at = running.partition_point(|(other, _)| *other <= ends);
@@ -91,7 +94,7 @@ fn a_single_endpoint_is_picked_even_when_tried() {
     for policy in ALL {
         let balancer = Balancer::new(policy);
         for _ in 0..2 {
-            assert!(Arc::ptr_eq(balancer.pick(&set, &tried, now, &mut rng).unwrap(), only));
+            assert_eq!(place(&set, &balancer.pick(&set, &tried, now, &mut rng).unwrap()), 0);
             tried.note(only.id);
         }
     }
@@ -107,7 +110,8 @@ fn tried_endpoints_are_avoided_until_none_is_left() {
                 let balancer = Balancer::starting_at(policy, rng.bits());
                 let mut tried = Tried::new();
                 for _ in 0..set.len() {
-                    let endpoint = balancer.pick(&set, &tried, now, &mut rng).unwrap();
+                    let picked = balancer.pick(&set, &tried, now, &mut rng).unwrap();
+                    let endpoint = picked.endpoint();
                     assert!(!tried.contains(endpoint.id), "{policy:?} {weights:?}");
                     tried.note(endpoint.id);
                 }
@@ -162,7 +166,7 @@ fn round_robin_takes_equal_endpoints_in_strict_turns() {
     let set = set(&[7, 7, 7], now);
     let balancer = Balancer::new(Policy::RoundRobin);
     let turns: Vec<_> = (0..6)
-        .map(|_| place(&set, balancer.pick(&set, &Tried::new(), now, &mut rng).unwrap()))
+        .map(|_| place(&set, &balancer.pick(&set, &Tried::new(), now, &mut rng).unwrap()))
         .collect();
     assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
 }
@@ -180,8 +184,8 @@ fn workers_share_the_turns() {
                 let mut rng = Rng::from_seed(seed);
                 for _ in 0..2_000 {
                     let endpoint = balancer.pick(set, &Tried::new(), now, &mut rng).unwrap();
-                    let count = &counts[place(set, endpoint)];
-                    count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let count = &counts[place(set, &endpoint)];
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -235,7 +239,7 @@ fn an_endpoint_that_fails_fast_attracts_nothing_and_is_tried_again_later() {
     let (start, mut rng) = (Instant::now(), Rng::from_seed(9));
     let set = set(&[1, 1], start);
     let balancer = Balancer::new(Policy::PeakEwma);
-    let mut picked = |now| place(&set, balancer.pick(&set, &Tried::new(), now, &mut rng).unwrap());
+    let mut picked = |now| place(&set, &balancer.pick(&set, &Tried::new(), now, &mut rng).unwrap());
     set.members()[0].endpoint.start(start).settle(Outcome::Failure, start);
     let working = &set.members()[1].endpoint;
     for seconds in 0..20 {
@@ -256,4 +260,151 @@ fn the_same_seed_makes_the_same_picks() {
         let counts = || idle_picks(policy, &set, &Tried::new(), now);
         assert_eq!(counts(), counts());
     }
+}
+
+fn counts_of(set: &EndpointSet, balancer: &Balancer, now: Instant) -> Vec<f64> {
+    let mut rng = Rng::from_seed(44);
+    let mut counts = vec![0.0; set.len()];
+    for _ in 0..20_000 {
+        let Some(picked) = balancer.pick(set, &Tried::new(), now, &mut rng) else { continue };
+        counts[place(set, &picked)] += 1.0;
+    }
+    counts
+}
+
+fn eject(set: &EndpointSet, index: usize, until: Duration) {
+    let standing = &set.members()[index].endpoint.standing;
+    let until = standing::millis(until);
+    standing.update(|state| Some(state.ejected(standing::Ejection::Ejected, until))).unwrap();
+}
+
+#[test]
+fn an_unhealthy_endpoint_is_not_picked_and_the_others_keep_their_proportions() {
+    let now = Instant::now();
+    for (weights, policy) in
+        [[1, 1, 1, 1], [9, 1, 2, 3]].into_iter().flat_map(|w| ALL.map(|p| (w, p)))
+    {
+        let set = set(&weights, now);
+        let balancer = Balancer::new(policy);
+        assert!(set.members()[0].endpoint.set_health(Health::Unhealthy, now));
+        assert!(!set.members()[0].endpoint.set_health(Health::Unhealthy, now));
+        let counts = balancer.review(&set, now);
+        assert_eq!((counts.ready, counts.unhealthy, counts.panic), (3, 1, false));
+        let counts = counts_of(&set, &balancer, now);
+        assert!(counts[0] == 0.0, "{policy:?} {counts:?}");
+        let statistic = chi_square(&counts[1..], &weights[1..]);
+        assert!(statistic < 16.3, "{policy:?} {weights:?}: {statistic} {counts:?}");
+    }
+}
+
+#[test]
+fn below_the_panic_threshold_unhealthy_endpoints_are_picked_too_and_at_it_they_are_not() {
+    let (now, mut rng) = (Instant::now(), Rng::from_seed(3));
+    for policy in ALL {
+        let set = set(&[1; 4], now);
+        let balancer = Balancer::new(policy);
+        let sick = |index: usize| set.members()[index].endpoint.set_health(Health::Unhealthy, now);
+        sick(0);
+        sick(1);
+        assert!(!balancer.review(&set, now).panic);
+        assert!(counts_of(&set, &balancer, now)[..2].iter().all(|count| *count == 0.0));
+        sick(2);
+        assert!(balancer.review(&set, now).panic && balancer.is_panicking());
+        assert!(counts_of(&set, &balancer, now).iter().all(|count| *count > 4_000.0));
+        let picked = balancer.pick(&set, &Tried::new(), now, &mut rng).unwrap();
+        assert_eq!(picked.in_panic(), place(&set, &picked) != 3);
+        set.members()[1].endpoint.set_health(Health::Healthy, now);
+        assert!(!balancer.review(&set, now).panic && !balancer.is_panicking());
+    }
+}
+
+#[test]
+fn panic_brings_no_ejected_endpoint_back_and_is_not_caused_by_ejections() {
+    let now = Instant::now();
+    for policy in ALL {
+        let set = set(&[1; 4], now);
+        let balancer = Balancer::new(policy);
+        eject(&set, 0, Duration::from_secs(10));
+        eject(&set, 1, Duration::from_secs(10));
+        eject(&set, 2, Duration::from_secs(10));
+        assert!(!balancer.review(&set, now).panic);
+        for index in 1..4 {
+            set.members()[index].endpoint.set_health(Health::Unhealthy, now);
+        }
+        let counts = balancer.review(&set, now);
+        assert_eq!((counts.panic, counts.ejected, counts.unhealthy), (true, 3, 1));
+        let counts = counts_of(&set, &balancer, now);
+        assert_eq!(counts, [0.0, 0.0, 0.0, 20_000.0], "{policy:?}");
+    }
+}
+
+#[test]
+fn without_panic_nothing_is_picked_where_nothing_is_healthy() {
+    let (now, mut rng) = (Instant::now(), Rng::from_seed(3));
+    for (policy, size) in ALL.into_iter().flat_map(|policy| [(policy, 1), (policy, 3)]) {
+        let set = set(&vec![1; size], now);
+        for member in set.members() {
+            member.endpoint.set_health(Health::Unhealthy, now);
+        }
+        let balancer = Balancer::new(policy).panic_below(0.0);
+        balancer.review(&set, now);
+        assert!(balancer.pick(&set, &Tried::new(), now, &mut rng).is_none());
+        let balancer = Balancer::new(policy);
+        balancer.review(&set, now);
+        assert!(balancer.pick(&set, &Tried::new(), now, &mut rng).is_some());
+    }
+}
+
+#[test]
+fn an_ejected_endpoint_gets_one_probe_at_a_time_and_never_a_retry() {
+    let (now, mut rng) = (Instant::now(), Rng::from_seed(3));
+    let due = now + Duration::from_secs(10);
+    for policy in ALL {
+        let set = set(&[1; 3], now);
+        let balancer = Balancer::new(policy);
+        eject(&set, 1, Duration::from_secs(10));
+        assert!(counts_of(&set, &balancer, due - Duration::from_millis(1))[1] == 0.0);
+        let mut tried = Tried::new();
+        tried.note(set.members()[0].endpoint.id);
+        for _ in 0..100 {
+            let picked = balancer.pick(&set, &tried, due, &mut rng).unwrap();
+            assert_eq!(place(&set, &picked), 2, "{policy:?}");
+        }
+        let mut probes = Vec::new();
+        for _ in 0..1_000 {
+            let mut picked = balancer.pick(&set, &Tried::new(), due, &mut rng).unwrap();
+            assert_eq!(picked.is_probe(), place(&set, &picked) == 1);
+            if picked.is_probe() {
+                probes.push(picked.start(due));
+            }
+        }
+        assert_eq!(probes.len(), 1, "{policy:?}");
+        drop(probes);
+        assert!(counts_of(&set, &balancer, due)[1] > 0.0, "the permit came back");
+    }
+}
+
+#[test]
+fn slow_start_gives_a_joining_endpoint_its_part_of_the_traffic() {
+    let start = Instant::now();
+    let window = Duration::from_secs(30);
+    let few = set(&[1; 3], start);
+    let specs: Vec<_> =
+        (1..=4).map(|port| EndpointSpec::at(SocketAddr::from(([127, 0, 0, 1], port)))).collect();
+    let more = EndpointSet::build(&specs, Some(&few), start);
+    for policy in ALL {
+        let balancer = Balancer::new(policy).slow_start(Some(window));
+        assert_eq!(balancer.review(&more, start).slow_start, 1);
+        // 10 %, 55 % and all of one weight beside three whole ones.
+        for (seconds, share) in [(0, 0.1 / 3.1), (15, 0.55 / 3.55), (30, 0.25)] {
+            let now = start + Duration::from_secs(seconds);
+            let counts = counts_of(&more, &balancer, now);
+            let expected = 20_000.0 * share;
+            assert!((counts[3] / expected - 1.0).abs() < 0.15, "{policy:?} {seconds} {counts:?}");
+        }
+    }
+    let whole = Balancer::new(Policy::Random);
+    assert!(counts_of(&more, &whole, start)[3] > 4_500.0, "without slow start it has its weight");
+    let balancer = Balancer::new(Policy::Random).slow_start(Some(window));
+    assert_eq!(balancer.review(&more, start + window).slow_start, 0);
 }

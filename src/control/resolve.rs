@@ -188,6 +188,7 @@ impl Upstreams {
     /// Brings the discovery metrics up to date; called before each scrape.
     pub fn refresh_metrics(&self, now: Instant) {
         for managed in self.iter() {
+            managed.upstream.review(now);
             let metrics = &managed.upstream.metrics;
             let Some(status) = &managed.status else {
                 metrics.staleness.set(0);
@@ -248,8 +249,9 @@ fn dns_of(
 }
 
 fn publish(upstream: &Upstream, specs: &[crate::base::endpoint::EndpointSpec]) {
-    let set = EndpointSet::build(specs, Some(&upstream.endpoints()), Instant::now());
-    upstream.publish(set);
+    let now = Instant::now();
+    let set = EndpointSet::build(specs, Some(&upstream.endpoints()), now);
+    upstream.publish(set, now);
 }
 
 /// Publishes what discovery finds, until it is dropped.

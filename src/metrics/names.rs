@@ -27,6 +27,7 @@ metrics! {
     UPSTREAM_IN_FLIGHT = "outrigger_upstream_in_flight", "Attempts in flight, by upstream.";
     UPSTREAM_PENDING = "outrigger_upstream_pending", "Requests that wait for a place, by upstream.";
     UPSTREAM_ENDPOINTS = "outrigger_upstream_endpoints", "Endpoints, by upstream and state.";
+    UPSTREAM_PANIC = "outrigger_upstream_panic", "1 while so many endpoints are unhealthy that those are used as well, by upstream.";
     UPSTREAM_CONNECTIONS = "outrigger_upstream_connections", "Open connections, by upstream.";
     UPSTREAM_CONNECTS = "outrigger_upstream_connects_total", "Connections opened, by upstream and outcome.";
 

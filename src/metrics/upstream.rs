@@ -75,6 +75,7 @@ pub struct UpstreamFamilies {
     in_flight: IntGaugeVec,
     pending: IntGaugeVec,
     endpoints: IntGaugeVec,
+    panic: IntGaugeVec,
     connections: IntGaugeVec,
     connects: IntCounterVec,
     staleness: IntGaugeVec,
@@ -93,6 +94,7 @@ impl UpstreamFamilies {
             in_flight: register.gauges(names::UPSTREAM_IN_FLIGHT, &["upstream"])?,
             pending: register.gauges(names::UPSTREAM_PENDING, &["upstream"])?,
             endpoints: register.gauges(names::UPSTREAM_ENDPOINTS, &["upstream", "state"])?,
+            panic: register.gauges(names::UPSTREAM_PANIC, &["upstream"])?,
             connections: register.gauges(names::UPSTREAM_CONNECTIONS, &["upstream"])?,
             connects: register.counters(names::UPSTREAM_CONNECTS, &["upstream", "outcome"])?,
             staleness: register.gauges(names::DISCOVERY_STALENESS, &["upstream"])?,
@@ -117,7 +119,10 @@ impl UpstreamFamilies {
             suppressed: suppressed.iter().map(|word| by_word(&self.suppressed, word)).collect(),
             in_flight: self.in_flight.with_label_values(&[upstream]),
             pending: self.pending.with_label_values(&[upstream]),
-            endpoints: self.endpoints.with_label_values(&[upstream, "ready"]),
+            standing: StandingGauges(
+                STATES.map(|state| self.endpoints.with_label_values(&[upstream, state])),
+            ),
+            panic: self.panic.with_label_values(&[upstream]),
             connections: self.connections.with_label_values(&[upstream]),
             connects_ok: by_word(&self.connects, "success"),
             connects_failed: by_word(&self.connects, "failure"),
@@ -150,11 +155,30 @@ impl UpstreamFamilies {
         for reason in discovery_reasons {
             let _absent = self.errors.remove_label_values(&[upstream, reason]);
         }
-        let _absent = self.endpoints.remove_label_values(&[upstream, "ready"]);
+        for state in STATES {
+            let _absent = self.endpoints.remove_label_values(&[upstream, state]);
+        }
+        let _absent = self.panic.remove_label_values(&[upstream]);
         let _absent = self.duration.remove_label_values(&[upstream]);
         let _absent = self.updates.remove_label_values(&[upstream]);
         for gauge in [&self.in_flight, &self.pending, &self.connections, &self.staleness] {
             let _absent = gauge.remove_label_values(&[upstream]);
+        }
+    }
+}
+
+/// The states of endpoints; each endpoint is in one of them.
+const STATES: [&str; 4] = ["ready", "unhealthy", "ejected", "slow_start"];
+
+/// How many endpoints are in each state.
+#[derive(Debug)]
+pub struct StandingGauges([IntGauge; 4]);
+
+impl StandingGauges {
+    /// Ready, unhealthy, ejected, and in slow start.
+    pub fn set(&self, counts: &[usize; 4]) {
+        for (gauge, count) in self.0.iter().zip(counts) {
+            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
         }
     }
 }
@@ -171,8 +195,10 @@ pub struct UpstreamMetrics {
     pub in_flight: IntGauge,
     /// Requests that wait.
     pub pending: IntGauge,
-    /// Endpoints that may be picked.
-    pub endpoints: IntGauge,
+    /// Endpoints by state.
+    pub standing: StandingGauges,
+    /// Unhealthy endpoints are used as well.
+    pub panic: IntGauge,
     /// Open connections.
     pub connections: IntGauge,
     /// Connections made.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use http::{Request, StatusCode};
 use tokio::time::Instant;
 
-use crate::balance::Tried;
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
+use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
@@ -82,26 +82,22 @@ impl Drop for Ongoing<'_> {
 
 impl Plan<'_> {
     /// Chooses an endpoint that was not tried yet, as long as there is one.
-    pub(super) fn pick(
-        &self,
-        tried: &mut Tried,
-        now: Instant,
-    ) -> Result<Arc<Endpoint>, ProxyError> {
+    pub(super) fn pick(&self, tried: &mut Tried, now: Instant) -> Result<Picked, ProxyError> {
         let upstream = &self.local.upstream;
         let endpoints = upstream.endpoints();
         let rng = &mut self.worker.rng.borrow_mut();
         let picked = upstream.balancer.pick(&endpoints, tried, now, rng);
-        let endpoint = picked.ok_or_else(|| upstream.nothing_to_pick())?;
-        tried.note(endpoint.id);
-        Ok(Arc::clone(endpoint))
+        let picked = picked.ok_or_else(|| upstream.nothing_to_pick())?;
+        tried.note(picked.endpoint().id);
+        Ok(picked)
     }
 
-    /// Makes one attempt at `endpoint`, at `start`. `fresh`: not on a kept connection. What is held until the end of the
+    /// Makes one attempt at what was `picked`, at `start`. `fresh`: not on a kept connection. What is held until the end of the
     /// response goes into the `exchange`.
     pub(super) async fn attempt(
         &self,
         slot: Slot,
-        endpoint: &Arc<Endpoint>,
+        picked: &mut Picked,
         fresh: bool,
         request: Request<RequestBody>,
         exchange: &mut Exchange,
@@ -109,7 +105,8 @@ impl Plan<'_> {
     ) -> Result<UpstreamResponse, Failed> {
         let bound = self.deadline.of_attempt(self.per_try, start);
         let mut timer = self.worker.tick.timer(self.or_idle(bound, start));
-        let ongoing = Ongoing::new(endpoint.start(start), &self.local.upstream.metrics);
+        let ongoing = Ongoing::new(picked.start(start), &self.local.upstream.metrics);
+        let endpoint = picked.endpoint();
         let mut progress = Progress::default();
         let answered = {
             let mut asking = pin!(self.ask(endpoint, fresh, request, &mut progress));

@@ -198,11 +198,12 @@ async fn attempts(
                 entered.map_err(|error| whole(error, may_have_run))?
             }
         };
-        let endpoint = plan.pick(&mut tried, now).map_err(|error| whole(error, may_have_run))?;
+        let picked = plan.pick(&mut tried, now).map_err(|error| whole(error, may_have_run));
+        let mut picked = picked?;
         exchange.attempts += 1;
-        exchange.endpoint = Some(Arc::clone(&endpoint));
+        exchange.endpoint = Some(Arc::clone(picked.endpoint()));
         let request = attempt_request(exchange, route, plan, told, body, now);
-        let ended = plan.attempt(slot, &endpoint, resent_once, request, exchange, now).await;
+        let ended = plan.attempt(slot, &mut picked, resent_once, request, exchange, now).await;
         let end = match &ended {
             Ok(response) => AttemptEnd::Response {
                 status: response.status(),

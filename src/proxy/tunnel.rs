@@ -148,11 +148,11 @@ pub(super) async fn reach(
     let mut tried = Tried::new();
     loop {
         let start = Instant::now();
-        let endpoint = plan.pick(&mut tried, start)?;
+        let mut picked = plan.pick(&mut tried, start)?;
         tries.made += 1;
-        tries.endpoint = Some(Arc::clone(&endpoint));
-        let guard = endpoint.start(start);
-        let dialled = local.dial(&endpoint, &worker.tick, deadline.overall).await;
+        tries.endpoint = Some(Arc::clone(picked.endpoint()));
+        let guard = picked.start(start);
+        let dialled = local.dial(picked.endpoint(), &worker.tick, deadline.overall).await;
         let now = Instant::now();
         let error = match dialled {
             Ok((socket, held)) => {

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
-use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
+use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
@@ -123,10 +124,24 @@ impl Upstream {
     }
 
     /// Replaces the set. Requests in flight finish where they are. Called by the control thread only.
-    pub fn publish(&self, set: EndpointSet) {
-        self.metrics.endpoints.set(i64::try_from(set.len()).unwrap_or(i64::MAX));
+    pub fn publish(&self, set: EndpointSet, now: Instant) {
         self.endpoints.store(Arc::new(set));
+        self.review(now);
         self.resolved.store(true, Ordering::Release);
+    }
+
+    /// Counts how the endpoints stand, and publishes whether there is panic. After every change of an endpoint's health, and
+    /// on the control tick. Called by the control thread only.
+    pub fn review(&self, now: Instant) -> Counts {
+        let counts = self.balancer.review(&self.endpoints.load(), now);
+        self.metrics.standing.set(&[
+            counts.ready,
+            counts.unhealthy,
+            counts.ejected,
+            counts.slow_start,
+        ]);
+        self.metrics.panic.set(i64::from(counts.panic));
+        counts
     }
 
     /// True once discovery has answered.
@@ -146,7 +161,10 @@ impl Upstream {
 
     /// Why there is nothing to pick from.
     pub fn nothing_to_pick(&self) -> ProxyError {
-        if self.is_resolved() {
+        if !self.endpoints.load().is_empty() {
+            let detail = format!("no endpoint of upstream {} is available", self.name);
+            ProxyError::new(Reason::NoHealthyEndpoint, detail)
+        } else if self.is_resolved() {
             let detail = format!("upstream {} has no endpoint", self.name);
             ProxyError::new(Reason::NoUpstream, detail)
         } else {

@@ -11,6 +11,10 @@ fn set(weights: &[u32]) -> EndpointSet {
     EndpointSet::build(&specs, None, Instant::now())
 }
 
+fn share(allowed: bool) -> u32 {
+    if allowed { FULL } else { 0 }
+}
+
 fn ids(set: &EndpointSet) -> Vec<u64> {
     set.members().iter().map(|member| member.endpoint.id).collect()
 }
@@ -125,13 +129,13 @@ fn a_condition_that_few_members_meet_is_met_all_the_same() {
     let heavy = set(&[1000, 1, 3]);
     let mut light = [0_u32; 3];
     for _ in 0..4_000 {
-        assert_eq!(even.draw(&mut rng, |index| index == 777), Some(777));
-        light[heavy.draw(&mut rng, |index| index != 0).unwrap()] += 1;
+        assert_eq!(even.draw(&mut rng, |index| share(index == 777)), Some(777));
+        light[heavy.draw(&mut rng, |index| share(index != 0)).unwrap()] += 1;
     }
     assert_eq!(light[0], 0);
     assert!((2_850..3_150).contains(&light[2]), "seed 8: {light:?}");
-    assert_eq!(even.draw(&mut rng, |_| false), None);
-    assert_eq!(EndpointSet::default().draw(&mut rng, |_| true), None);
+    assert_eq!(even.draw(&mut rng, |_| 0), None);
+    assert_eq!(EndpointSet::default().draw(&mut rng, |_| FULL), None);
 }
 
 #[test]
