@@ -2,6 +2,7 @@
 //!
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
+mod gate;
 mod route;
 mod upstream;
 
@@ -15,6 +16,7 @@ use crate::snapshot::{Listener, ListenerLimits, LogFilter, Snapshot};
 use super::ApplyError;
 use super::resolve::Plan;
 
+pub(super) use gate::features;
 pub(super) use upstream::upstream;
 
 /// The route label of requests that no route took.

@@ -4,6 +4,7 @@
 //! string. The crate's own types stay inside this module as far as they can.
 
 pub mod downstream;
+pub mod gate;
 pub mod names;
 pub mod process;
 mod summary;
@@ -12,11 +13,12 @@ pub mod upstream;
 use std::time::Duration;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
+pub use gate::{GateFamilies, GateFeatures, GateMetrics};
 pub use process::ProcessMetrics;
 pub use summary::Summary;
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
@@ -29,6 +31,8 @@ pub struct Metrics {
     pub downstream: DownstreamFamilies,
     /// Upstreams and discovery.
     pub upstream: UpstreamFamilies,
+    /// Breakers, adaptive limits, throttles.
+    pub gate: GateFamilies,
     /// The proxy itself.
     pub process: ProcessMetrics,
 }
@@ -45,6 +49,7 @@ impl Metrics {
         let metrics = Self {
             downstream: DownstreamFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register)?,
+            gate: GateFamilies::register(&register)?,
             process: ProcessMetrics::register(&register)?,
             registry: registry.clone(),
         };
@@ -98,6 +103,17 @@ impl Register<'_> {
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
         let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    /// Gauges of shares, `0.0..=1.0`.
+    fn fractions(
+        &self,
+        (name, help): Definition,
+        labels: &[&str],
+    ) -> Result<GaugeVec, prometheus::Error> {
+        let family = GaugeVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(family.clone()))?;
         Ok(family)
     }

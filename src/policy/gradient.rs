@@ -23,6 +23,9 @@ const SAMPLES: u64 = 10;
 /// Latency may be this many times the normal one before the limit shrinks: noise is no queue.
 const TOLERANCE: f64 = 1.5;
 
+/// One refusal in so many answers is more than single endpoints or single callers explain.
+const TOO_MUCH: u64 = 10;
+
 /// How much of each new limit is taken over.
 const SMOOTHING: f64 = 0.2;
 
@@ -45,7 +48,7 @@ pub struct Latencies {
     pub requests: u64,
     /// Their latencies together, in ns.
     pub nanos: u64,
-    /// Answers that say "too much" (429, RESOURCE_EXHAUSTED).
+    /// Answers that say "too much" or "not now" (429, 503, gRPC RESOURCE_EXHAUSTED, UNAVAILABLE).
     pub refused: u64,
 }
 
@@ -75,8 +78,8 @@ impl Latencies {
 /// `limit ← 0.8 × limit + 0.2 × (limit × gradient + √limit)`, `gradient = min(1, max(1/2, 1.5 × normal / present))`.
 ///
 /// With the gradient at 1 the limit grows, by `0.2 × √limit`; it rests where the requests that wait are about a third of
-/// it. Nothing changes while less than half of the limit is in use: such latencies say nothing about more. An answer
-/// that says "too much" shrinks the limit to 0.98 of itself each window, whatever the latency.
+/// it. Nothing changes while less than half of the limit is in use: such latencies say nothing about more. A window in
+/// which a tenth of the answers or more say "too much" or "not now" shrinks the limit by 2 %, whatever the latency.
 ///
 /// The *normal* latency is a moving average over a minute in which the limit was not in full use. In an overload that
 /// lasts, Gradient2's average takes the queue for normal in the end, and the limit drifts up for ever. Hence, unlike
@@ -150,7 +153,8 @@ impl Gradient {
         }
         let window = seen.since(self.before);
         let elapsed = now.saturating_duration_since(self.began);
-        if elapsed < WINDOW || (window.requests < SAMPLES && window.refused == 0) {
+        let ended = window.requests + window.refused;
+        if elapsed < WINDOW || ended < SAMPLES {
             return self.limit();
         }
         let full = f64::from(self.most) >= self.limit / 2.0;
@@ -161,7 +165,7 @@ impl Gradient {
         if let Some(present) = present {
             self.learn(present, elapsed, full);
         }
-        if window.refused > 0 {
+        if window.refused * TOO_MUCH >= ended {
             self.set(self.limit * (1.0 - SMOOTHING / 10.0));
         } else if let Some(present) = present.filter(|_| full) {
             let gradient = (TOLERANCE * self.normal / present.max(1.0)).clamp(0.5, 1.0);
@@ -242,7 +246,7 @@ impl LatencySums {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an answer that says "too much". How fast it came says nothing.
+    /// Counts an answer that says "too much" or "not now". How fast it came says nothing.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }

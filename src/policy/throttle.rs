@@ -102,6 +102,11 @@ impl Throttle {
         self.probability
     }
 
+    /// The share that is refused, as of the last tick.
+    pub fn probability(&self) -> f64 {
+        self.probability
+    }
+
     /// What the window holds: wanted, accepted.
     pub fn demand(&self) -> (u64, u64) {
         let [wanted, accepted] = self.window.sum();

@@ -2,6 +2,7 @@
 //! ([`LocalUpstream`]: connections, retry budget, waiting requests).
 
 mod connection;
+mod gate;
 mod local;
 mod pool;
 mod queue;
@@ -19,9 +20,11 @@ use crate::balance::endpoint_set::EndpointSet;
 use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
+use crate::policy::breaker::Transition;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
 
 pub use connection::Connection;
+pub use gate::{BreakerView, Ended, Gate, GatePolicy, GateView, breaker_words, rejection_words};
 pub use local::{LocalUpstream, Slot};
 pub use pool::PoolPolicy;
 pub use worker::LocalUpstreams;
@@ -79,6 +82,8 @@ pub struct Upstream {
     pub policy: UpstreamPolicy,
     /// Places for requests and connections, over all workers.
     pub limits: Arc<Limits>,
+    /// Who is let in before a place is looked for.
+    pub gate: Gate,
     /// How an endpoint is picked.
     pub balancer: Balancer,
     /// Handles resolved once.
@@ -96,6 +101,7 @@ impl Upstream {
         name: &str,
         policy: UpstreamPolicy,
         limits: LimitSettings,
+        gate: Gate,
         balancer: Balancer,
         metrics: UpstreamMetrics,
     ) -> Self {
@@ -105,6 +111,7 @@ impl Upstream {
             name: name.into(),
             policy,
             limits: Limits::new(limits),
+            gate,
             balancer,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
@@ -142,6 +149,11 @@ impl Upstream {
         ]);
         self.metrics.panic.set(i64::from(counts.panic));
         counts
+    }
+
+    /// Runs the rules of the gate. On the control tick; called by the control thread only.
+    pub fn tick(&self, now: Instant) -> Option<Transition> {
+        self.gate.tick(&self.limits, now)
     }
 
     /// True once discovery has answered.

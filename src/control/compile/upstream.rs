@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::policy::limits::LimitSettings;
 use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
 
-use super::suppressed_words;
+use super::{gate, suppressed_words};
 
 /// A new upstream, without endpoints.
 pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics) -> Upstream {
@@ -45,9 +45,10 @@ pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics)
         },
         LimitSettings {
             connections: limits.connections,
-            in_flight: limits.in_flight,
+            in_flight: gate::in_flight(config),
             pending: limits.pending,
         },
+        gate::gate(config, metrics),
         // Many sidecars that start together must not all begin with the same endpoint.
         Balancer::starting_at(balance, Rng::from_entropy().bits()),
         metrics.upstream.upstream(&config.name, &suppressed_words()),
