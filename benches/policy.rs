@@ -14,8 +14,7 @@ use outrigger::base::rng::Rng;
 use outrigger::policy::classify::Outcome;
 use outrigger::policy::deadline::{CallerTimeout, Deadline, Exchange};
 use outrigger::policy::limits::{LimitSettings, Limits};
-use outrigger::policy::pushback::Pushback;
-use outrigger::policy::retry::{AttemptEnd, BodyReplay, RetryPolicy, RetryState, RetryWhen};
+use outrigger::policy::retry::{AttemptEnd, RetryPolicy, RetryState, RetryWhen};
 use outrigger::policy::retry_budget::RetryBudget;
 use tokio::time::Instant;
 
@@ -77,16 +76,7 @@ fn retries(c: &mut Criterion) {
         when: RetryWhen { gateway_error: true, ..RetryWhen::default() },
         ..RetryPolicy::default()
     };
-    let state = RetryState {
-        attempt: 1,
-        method: &Method::GET,
-        idempotency_key: false,
-        body: BodyReplay::Whole,
-        resent_once: false,
-        committed: false,
-        remaining: Some(Duration::from_secs(5)),
-        pushback: Pushback::None,
-    };
+    let state = RetryState::first(&Method::GET, Some(Duration::from_secs(5)));
     let mut rng = Rng::from_seed(1);
     for (name, status) in [("success", StatusCode::OK), ("retry", StatusCode::BAD_GATEWAY)] {
         let end = AttemptEnd::Response { status, grpc_status: None };

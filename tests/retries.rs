@@ -64,7 +64,7 @@ fn each_word_of_when_retries_what_it_names_and_nothing_else() {
     let upstream = failing_first();
     let mut setup = Setup::new(&[upstream.address]);
     for (name, word, _) in &words {
-        let retry = format!("{{ when: [{word}], per_try: 400ms, backoff: 1ms..1ms }}");
+        let retry = format!("{{ when: [{word}], per_try: 1s, backoff: 1ms..1ms }}");
         setup = setup.route(&format!("match: {{ path: \"/{name}/*\" }}, retry: {retry}"));
     }
     setup.upstream = "protocol: http1, limits: { retry_budget: 100% }".to_owned();

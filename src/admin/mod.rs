@@ -3,16 +3,17 @@
 //! `/metrics`, `/ready` and `/live` answer everybody who reaches the address. All else, and everything that changes
 //! something, answers only peers on this machine, until `admin.token_file` is set: then whoever has the token.
 
+mod access;
+mod gate;
 mod show;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -28,6 +29,8 @@ use crate::base::address::Address;
 use crate::config::Admin;
 use crate::control::{ApplyError, Control, SocketFile};
 
+use access::Peer;
+
 /// Changes the level of the proxy's own log.
 pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String>>;
 
@@ -39,10 +42,6 @@ const MAX_BODY: usize = 4096;
 
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
-
-/// Why a peer elsewhere is refused.
-const REMOTE: &str =
-    "only peers on this machine may ask this: set admin.token_file to allow others\n";
 
 /// Rest after a failed accept, so that a lack of file descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -63,13 +62,6 @@ struct Context {
     control: Rc<Control>,
     settings: Admin,
     set_log_level: SetLogLevel,
-}
-
-/// Who asks.
-#[derive(Debug, Clone, Copy)]
-enum Peer {
-    Ip(SocketAddr),
-    Unix,
 }
 
 impl Server {
@@ -154,8 +146,9 @@ impl Context {
             "/metrics" if reading => return self.metrics(),
             _ => {}
         }
-        if let Err(refusal) = self.authorise(peer, parts.headers.get(AUTHORIZATION)) {
-            return *refusal;
+        let token_file = self.settings.token_file.as_deref();
+        if let Err(refusal) = access::authorise(peer, token_file, &parts.headers) {
+            return refusal.response();
         }
         let wanted = match parts.uri.path() {
             "/" | "/config" | "/upstreams" | "/live" | "/ready" | "/metrics" => "GET",
@@ -185,35 +178,6 @@ impl Context {
             "/log-level" => self.log_level(body).await,
             _ => text(StatusCode::OK, show::INDEX),
         }
-    }
-
-    /// Peers on this machine, or whoever has the token where one is set.
-    fn authorise(
-        &self,
-        peer: Peer,
-        authorization: Option<&HeaderValue>,
-    ) -> Result<(), Box<Response<Full<Bytes>>>> {
-        let Some(path) = &self.settings.token_file else {
-            let local = match peer {
-                Peer::Ip(address) => address.ip().to_canonical().is_loopback(),
-                Peer::Unix => true,
-            };
-            return if local { Ok(()) } else { Err(Box::new(text(StatusCode::FORBIDDEN, REMOTE))) };
-        };
-        // Read each time: a rotated token counts at once, and none is kept in memory.
-        let Ok(token) = std::fs::read_to_string(path) else {
-            let refusal = "admin.token_file cannot be read\n";
-            return Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, refusal)));
-        };
-        let token = token.trim().as_bytes();
-        if !token.is_empty()
-            && authorization.and_then(bearer).is_some_and(|given| equal(given, token))
-        {
-            return Ok(());
-        }
-        let mut refusal = text(StatusCode::UNAUTHORIZED, "a bearer token is wanted\n");
-        refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        Err(Box::new(refusal))
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
@@ -263,17 +227,6 @@ impl Context {
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
     }
-}
-
-/// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110 §11.1).
-fn bearer(value: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
-}
-
-/// Compares in a time that depends on the lengths alone.
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

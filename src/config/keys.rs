@@ -36,8 +36,8 @@ sections! {
         later ["proxy_protocol" "tls" "authorize" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry"]
         later ["hedge" "mirror" "fault" "rate_limit" "hash"];
-    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits"]
-        later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle"]
+        later ["tls" "slow_start" "outliers" "health"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
         later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -56,14 +56,17 @@ sections! {
     RETRY = "`retry`" ["when" "attempts" "per_try" "backoff" "methods" "replay"] later [];
     RETRY_GRPC = "`when`" ["grpc"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits"
-    ] later ["subset" "tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle"
+    ] later ["subset" "tls" "slow_start" "outliers" "health"];
     ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy"] later ["zone_aware" "panic"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [
         "connections" "in_flight" "pending" "queue" "retry_budget"
     ] later [];
+    BREAKER = "`breaker`" ["errors" "slow" "window" "min_requests" "open_for" "probes"] later [];
+    SLOW = "`slow`" ["share" "over"] later [];
+    THROTTLE = "`throttle`" ["k"] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
 }
 
@@ -116,4 +119,16 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("max_requests", "in_flight"),
     ("max_pending_requests", "pending"),
     ("queue_timeout", "queue"),
+    ("circuit_breaker", "breaker"),
+    ("circuit_breakers", "breaker"),
+    ("circuitbreaker", "breaker"),
+    ("error_rate", "errors"),
+    ("failure_rate", "errors"),
+    ("failure_rate_threshold", "errors"),
+    ("minimum_number_of_calls", "min_requests"),
+    ("request_volume", "min_requests"),
+    ("wait_duration_in_open_state", "open_for"),
+    ("fallback_duration", "open_for"),
+    ("adaptive_concurrency", "adaptive"),
+    ("admission_control", "throttle"),
 ];

@@ -34,8 +34,14 @@ fn log(managed: &Managed, change: &Transition) {
     let (from, to) = (change.from.word(), change.to.word());
     match change.to {
         BreakerState::Open => tracing::warn!(
-            upstream, from, to, why = change.why, requests = tally.requests,
-            failed = tally.failed, slow = tally.slow, "breaker changed"
+            upstream,
+            from,
+            to,
+            why = change.why,
+            requests = tally.requests,
+            failed = tally.failed,
+            slow = tally.slow,
+            "breaker changed"
         ),
         BreakerState::HalfOpen | BreakerState::Closed => {
             tracing::info!(upstream, from, to, why = change.why, "breaker changed");

@@ -158,9 +158,15 @@ enum Stage {
     Closed,
     Open,
     /// `moved`: the last time that something ended, or nothing was under way.
-    Probing { done: Tally, moved: Instant },
+    Probing {
+        done: Tally,
+        moved: Instant,
+    },
     /// `before`: what the probes had counted.
-    Ramp { before: Tally, began: Instant },
+    Ramp {
+        before: Tally,
+        began: Instant,
+    },
 }
 
 impl Breaker {
@@ -201,7 +207,9 @@ impl Breaker {
             Stage::Closed => Verdict::Pass,
             Stage::Open => Verdict::Refuse,
             Stage::Probing { .. } => Verdict::AtMost(1),
-            Stage::Ramp { began, .. } => Verdict::AtMost(ramp(now.saturating_duration_since(began))),
+            Stage::Ramp { began, .. } => {
+                Verdict::AtMost(ramp(now.saturating_duration_since(began)))
+            }
         }
     }
 
@@ -279,13 +287,7 @@ impl Breaker {
         slow.map(|_| "too many requests were slow")
     }
 
-    fn enter(
-        &mut self,
-        stage: Stage,
-        tally: Tally,
-        why: &'static str,
-        now: Instant,
-    ) -> Transition {
+    fn enter(&mut self, stage: Stage, tally: Tally, why: &'static str, now: Instant) -> Transition {
         let from = self.state();
         self.stage = stage;
         self.since = now;

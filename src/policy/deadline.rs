@@ -163,7 +163,10 @@ pub fn grpc_timeout(remaining: Duration) -> HeaderValue {
 
 /// Writes the time left in milliseconds: rounded down, at least 1.
 pub fn timeout_ms(remaining: Duration) -> HeaderValue {
-    written(u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1), None)
+    let mut value = written(u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1), None);
+    // Tells HTTP/2 not to index it: most are seen once, and would push what repeats out of the table.
+    value.set_sensitive(true);
+    value
 }
 
 /// Digits and unit by way of the stack: one allocation, the value's own.

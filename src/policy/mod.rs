@@ -13,5 +13,6 @@ pub mod limits;
 pub mod pushback;
 pub mod retry;
 pub mod retry_budget;
+pub mod retry_depth;
 pub mod throttle;
 pub mod window;

@@ -1,5 +1,7 @@
 //! Whether a failed attempt is followed by another: a pure decision, apart from its effects.
 
+mod suppressed;
+
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -8,7 +10,10 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::pushback::Pushback;
 use super::retry_budget::RetryBudget;
+use super::retry_depth::RetryDepth;
 use crate::base::rng::Rng;
+
+pub use suppressed::SuppressedReason;
 
 /// A route's rules for sending a request again.
 ///
@@ -212,8 +217,6 @@ pub enum BodyReplay {
     Unsent,
     /// More than `replay_bytes` of it were sent.
     TooLarge,
-    /// Part of it was sent and not kept (an upgraded connection, a route without replay).
-    Streaming,
 }
 
 /// What [`RetryPolicy::decide`] must know of the request besides how its last attempt ended.
@@ -235,6 +238,28 @@ pub struct RetryState<'a> {
     pub remaining: Option<Duration>,
     /// What the response said about coming back.
     pub pushback: Pushback,
+    /// What the caller's head told of attempts made above.
+    pub above: RetryDepth,
+    /// What the response told of attempts made below.
+    pub below: RetryDepth,
+}
+
+impl<'a> RetryState<'a> {
+    /// After the first attempt of a request without a body, where nobody has said anything.
+    pub fn first(method: &'a Method, remaining: Option<Duration>) -> Self {
+        Self {
+            attempt: 1,
+            method,
+            idempotency_key: false,
+            body: BodyReplay::Whole,
+            resent_once: false,
+            committed: false,
+            remaining,
+            pushback: Pushback::None,
+            above: RetryDepth::default(),
+            below: RetryDepth::default(),
+        }
+    }
 }
 
 /// What to do after an attempt.
@@ -269,46 +294,6 @@ impl RetryDecision {
     }
 }
 
-macro_rules! suppressed_reasons {
-    ($($(#[$doc:meta])* $name:ident = $word:literal;)+) => {
-        /// Why there was no retry although there were grounds for one.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum SuppressedReason { $($(#[$doc])* $name,)+ }
-
-        impl SuppressedReason {
-            /// Every reason; metric handles are indexed by it.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
-
-            /// The word in logs and metric labels.
-            pub const fn word(self) -> &'static str {
-                match self { $(Self::$name => $word,)+ }
-            }
-
-            /// A dense index below `ALL.len()`.
-            pub const fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
-
-suppressed_reasons! {
-    /// It may have run, and running it twice may do harm.
-    NotSafe = "retry_not_safe";
-    /// It may have run, and `methods` names others.
-    MethodNotListed = "method_not_listed";
-    /// Its body cannot be sent from the start again.
-    BodyTooLarge = "body_too_large_to_replay";
-    /// The upstream has had as many retries as it may have.
-    BudgetEmpty = "retry_budget_empty";
-    /// All attempts are used.
-    Exhausted = "retries_exhausted";
-    /// The deadline passes before the wait is over.
-    Timeout = "timeout";
-    /// The upstream asked not to be tried again.
-    Pushback = "pushback";
-}
-
 impl RetryPolicy {
     /// `retry: never`: one attempt, no replay.
     pub fn never() -> Self {
@@ -318,7 +303,7 @@ impl RetryPolicy {
     /// What to do after an attempt that ended with `end`.
     ///
     /// Spends nothing: settle it with [`RetryDecision::paid_from`]. The checks run from what the operator should hear
-    /// first: safety, then attempts, body, the upstream's wish, time.
+    /// first: safety, then attempts, body, what other hops do, the upstream's wish, time.
     pub fn decide(
         &self,
         end: AttemptEnd,
@@ -337,12 +322,18 @@ impl RetryPolicy {
         if request.attempt >= self.attempts {
             return Stop(Some(SuppressedReason::Exhausted));
         }
-        if matches!(request.body, BodyReplay::TooLarge | BodyReplay::Streaming) {
+        if request.body == BodyReplay::TooLarge {
             return Stop(Some(SuppressedReason::BodyTooLarge));
         }
         let (decision, wait) = match wanted {
             Ground::NeverWritten => (Resend, Duration::ZERO),
             Ground::OnceAtOnce => (ResendOnce, Duration::ZERO),
+            Ground::Again if request.below.tried_below() => {
+                return Stop(Some(SuppressedReason::TriedBelow));
+            }
+            Ground::Again if request.above.retried_above() => {
+                return Stop(Some(SuppressedReason::TriedAbove));
+            }
             Ground::Again => {
                 let jitter = self.backoff.wait(request.attempt, rng);
                 let wait = match request.pushback {

@@ -171,7 +171,11 @@ impl Odds {
     /// Makes a probability known.
     pub fn publish(&self, probability: f64) {
         let units = probability.clamp(0.0, 1.0) * f64::from(u32::MAX);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0..=u32::MAX")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0..=u32::MAX"
+        )]
         self.refused.store(units as u32, Ordering::Relaxed);
     }
 }

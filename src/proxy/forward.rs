@@ -8,23 +8,22 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
-use crate::balance::Tried;
+use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::base::units::ByteSize;
-use crate::io::request_body::{BodyError, BodyLimits, BodySource, Replay, RequestBody};
-use crate::metrics::RetryCause;
+use crate::io::request_body::{BodyError, BodyLimits, BodySource, RequestBody};
 use crate::net::UpstreamResponse;
 use crate::policy::deadline::{self, CallerTimeout, Deadline};
-use crate::policy::pushback::Pushback;
-use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState};
+use crate::policy::retry::RetryDecision;
 use crate::snapshot::Route;
-use crate::upstream::{Protocol, Upstream};
+use crate::upstream::{Protocol, Slot, Upstream};
 
-use super::attempt::{Failed, Plan};
+use super::attempt::Plan;
 use super::exchange::Exchange;
 use super::fields::RequestFields;
 use super::request::Broken;
 use super::response::{self, ResponseBody};
+use super::retries::SoFar;
 use super::{headers, reply, tunnel};
 
 /// Sends a request upstream, again where that is allowed, and passes the answer back.
@@ -73,7 +72,8 @@ pub(super) async fn forward(
         idle: route.idle,
         body: Some(&body),
     };
-    match attempts(&plan, &mut exchange, route, told, &body).await {
+    let so_far = SoFar::new(told, &exchange.head.headers);
+    match attempts(&plan, &mut exchange, route, so_far, &body).await {
         Err(error) => {
             // The body's own failure is the cause, whatever it did to the connection.
             let error = match body.failure() {
@@ -174,65 +174,58 @@ async fn attempts(
     plan: &Plan<'_>,
     exchange: &mut Exchange,
     route: &Route,
-    told: bool,
+    mut so_far: SoFar,
     body: &BodySource,
 ) -> Result<UpstreamResponse, ProxyError> {
-    let mut tried = Tried::new();
-    let (mut resent_once, mut may_have_run) = (false, false);
     let mut now = exchange.started;
     loop {
-        if plan.deadline.expired(now) {
-            let (reason, text) = match exchange.attempts {
-                0 => (Reason::DeadlineExpired, "the caller's deadline had passed already"),
-                _ => (Reason::Timeout, "the deadline passed between two attempts"),
-            };
-            return Err(ProxyError::new(reason, text));
-        }
-        // A place first: what waits in our own queue is no concern of the endpoint's.
-        let slot = match plan.local.try_enter() {
-            Some(slot) => slot,
-            None => {
-                let waiting = plan.local.enter(&plan.worker.tick, plan.deadline.overall);
-                let entered = Box::pin(waiting).await;
-                now = Instant::now();
-                entered.map_err(|error| whole(error, may_have_run))?
-            }
-        };
-        let picked = plan.pick(&mut tried, now).map_err(|error| whole(error, may_have_run));
-        let mut picked = picked?;
+        let placed = place(plan, exchange, &mut so_far.tried, now).await;
+        let (slot, mut picked, start) =
+            placed.map_err(|error| so_far.not_made(plan, exchange, error))?;
+        so_far.begin(plan);
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(picked.endpoint()));
-        let request = attempt_request(exchange, route, plan, told, body, now);
-        let ended = plan.attempt(slot, &mut picked, resent_once, request, exchange, now).await;
-        let end = match &ended {
-            Ok(response) => AttemptEnd::Response {
-                status: response.status(),
-                grpc_status: exchange.grpc_status,
-            },
-            Err(failed) => failed.end,
-        };
-        match decide(plan, exchange, route, body, &ended, end, resent_once) {
-            RetryDecision::Stop(suppressed) => {
-                exchange.retry_suppressed = suppressed;
-                return ended.map_err(|failed| whole(failed.error, may_have_run));
-            }
-            RetryDecision::Resend => {}
-            RetryDecision::ResendOnce => resent_once = true,
+        let request = attempt_request(exchange, route, plan, &so_far, body, start);
+        let fresh = so_far.resent_once;
+        let ended = plan.attempt(slot, &mut picked, fresh, request, exchange, start).await;
+        match so_far.decide(plan, exchange, route, body, &ended) {
+            RetryDecision::Stop(suppressed) => return so_far.last(exchange, ended, suppressed),
+            RetryDecision::Resend | RetryDecision::ResendOnce => {}
             RetryDecision::Retry { wait } => {
                 drop(ended);
                 exchange.flow = None;
                 Box::pin(tokio::time::sleep(wait)).await;
             }
         }
-        may_have_run |= end.may_have_run();
-        plan.local.upstream.metrics.retry(cause_of(end));
         now = Instant::now();
     }
 }
 
-/// What the last failure says of the whole request.
-fn whole(error: ProxyError, may_have_run: bool) -> ProxyError {
-    if may_have_run { error.after_one_that_may_have_run() } else { error }
+/// A place for an attempt, an endpoint for it, and when both were there.
+async fn place(
+    plan: &Plan<'_>,
+    exchange: &Exchange,
+    tried: &mut Tried,
+    mut now: Instant,
+) -> Result<(Slot, Picked, Instant), ProxyError> {
+    if plan.deadline.expired(now) {
+        let (reason, text) = match exchange.attempts {
+            0 => (Reason::DeadlineExpired, "the caller's deadline had passed already"),
+            _ => (Reason::Timeout, "the deadline passed between two attempts"),
+        };
+        return Err(ProxyError::new(reason, text));
+    }
+    // A place first: what waits in our own queue is no concern of the endpoint's.
+    let slot = match plan.local.try_enter(&plan.worker.rng)? {
+        Some(slot) => slot,
+        None => {
+            let waiting = plan.local.wait_to_enter(&plan.worker.tick, plan.deadline.overall);
+            let entered = Box::pin(waiting).await?;
+            now = Instant::now();
+            entered
+        }
+    };
+    Ok((slot, plan.pick(tried, now)?, now))
 }
 
 /// The request of one attempt. The last takes the fields; the others leave them for the next.
@@ -240,7 +233,7 @@ fn attempt_request(
     exchange: &mut Exchange,
     route: &Route,
     plan: &Plan<'_>,
-    told: bool,
+    so_far: &SoFar,
     body: &BodySource,
     now: Instant,
 ) -> Request<RequestBody> {
@@ -251,73 +244,6 @@ fn attempt_request(
     let last = exchange.attempts >= route.retry.attempts;
     let head = &mut exchange.head.headers;
     *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
-    if told && let Some(remaining) = plan.deadline.remaining(now) {
-        // What a caller has said of its deadline goes on with what remains of it.
-        let headers = request.headers_mut();
-        for name in [deadline::TIMEOUT_MS, deadline::ENVOY_EXPECTED_MS] {
-            if headers.contains_key(&name) {
-                headers.insert(name, deadline::timeout_ms(remaining));
-            }
-        }
-        if headers.contains_key(deadline::GRPC_TIMEOUT) {
-            headers.insert(deadline::GRPC_TIMEOUT, deadline::grpc_timeout(remaining));
-        }
-    }
+    so_far.tell(request.headers_mut(), &plan.deadline, now);
     request
-}
-
-fn decide(
-    plan: &Plan<'_>,
-    exchange: &Exchange,
-    route: &Route,
-    body: &BodySource,
-    ended: &Result<UpstreamResponse, Failed>,
-    end: AttemptEnd,
-    resent_once: bool,
-) -> RetryDecision {
-    if ended.is_ok() && !route.retry.when.lists(end) {
-        return RetryDecision::Stop(None);
-    }
-    let now = Instant::now();
-    let state = RetryState {
-        attempt: exchange.attempts,
-        method: &exchange.head.method,
-        idempotency_key: exchange.idempotency_key,
-        body: match body.replay() {
-            Replay::Unsent => BodyReplay::Unsent,
-            Replay::Kept => BodyReplay::Whole,
-            Replay::TooLarge => BodyReplay::TooLarge,
-        },
-        resent_once,
-        committed: false,
-        remaining: plan.deadline.remaining(now),
-        pushback: ended
-            .as_ref()
-            .map_or(Pushback::None, |response| Pushback::read(response.headers())),
-    };
-    let decision = route.retry.decide(end, &state, &mut plan.worker.rng.borrow_mut());
-    let decision = decision.paid_from(&mut plan.local.budget(), now);
-    if let RetryDecision::Stop(Some(reason)) = decision {
-        plan.local.upstream.metrics.suppress(reason.index());
-    }
-    tracing::debug!(
-        upstream = %plan.local.upstream.name, attempt = exchange.attempts, end = end.word(),
-        ?decision, "attempt ended"
-    );
-    decision
-}
-
-fn cause_of(end: AttemptEnd) -> RetryCause {
-    match end {
-        AttemptEnd::Response { grpc_status: Some(_), .. } => RetryCause::Grpc,
-        AttemptEnd::Response { status, .. } => match status.as_u16() {
-            502..=504 => RetryCause::GatewayError,
-            500..=599 => RetryCause::ServerError,
-            _ => RetryCause::Status,
-        },
-        AttemptEnd::KeepAliveRace => RetryCause::KeepAliveRace,
-        AttemptEnd::Reset => RetryCause::Reset,
-        AttemptEnd::PerTryTimeout => RetryCause::PerTryTimeout,
-        AttemptEnd::NotSent | AttemptEnd::Refused | AttemptEnd::Final => RetryCause::Safe,
-    }
 }

@@ -8,9 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 
 use crate::base::error::{ProxyError, Reason};
 use crate::policy::classify::{grpc_code, http_status};
+use crate::policy::retry_depth::ATTEMPTS;
 
 use super::exchange::Exchange;
 use super::response::ResponseBody;
+use super::retries;
 
 /// Carries the reason's word on every answer of ours.
 pub(super) const REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");
@@ -22,12 +24,16 @@ pub(super) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Respon
     let status = status_of(error.reason);
     let connect = exchange.head.method == Method::CONNECT;
     exchange.broke(error.reason, error.detail.clone());
+    let attempts = retries::told_of_failure(&exchange);
     let mut response = if exchange.grpc {
         grpc(exchange, error)
     } else {
         let text = format!("{}: {}\n", error.reason, error.detail);
         local(exchange, status, TEXT, Bytes::from(text))
     };
+    if let Some(attempts) = attempts {
+        response.headers_mut().insert(ATTEMPTS, attempts);
+    }
     response.headers_mut().insert(REASON, HeaderValue::from_static(error.reason.word()));
     let unclear = matches!(
         error.reason,

@@ -4,13 +4,14 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::base::error::Reason;
 use crate::base::rng::Rng;
 use crate::metrics::GateMetrics;
 use crate::policy::breaker::{Breaker, BreakerSettings, BreakerState, Pass, Permits, Transition};
-use crate::policy::classify::Outcome;
+use crate::policy::classify::{self, Outcome};
 use crate::policy::gradient::{Gradient, LatencySums};
 use crate::policy::limits::Limits;
 use crate::policy::throttle::{Odds, Throttle};
@@ -39,6 +40,36 @@ pub struct Ended {
     pub timed_out: bool,
     /// From its start to the answer's head, or to its end.
     pub took: Duration,
+}
+
+impl Ended {
+    /// With an answer.
+    pub fn of_response(status: StatusCode, grpc_status: Option<u8>, took: Duration) -> Self {
+        Self {
+            outcome: Outcome::of_response(status, grpc_status),
+            answered: true,
+            refused: classify::is_refusal(status, grpc_status),
+            timed_out: false,
+            took,
+        }
+    }
+
+    /// Without one.
+    pub fn of_reason(reason: Reason, took: Duration) -> Self {
+        Self {
+            outcome: Outcome::of_reason(reason),
+            answered: false,
+            refused: false,
+            timed_out: matches!(reason, Reason::Timeout | Reason::PerTryTimeout),
+            took,
+        }
+    }
+
+    /// With a connection that becomes a tunnel.
+    pub fn of_tunnel(took: Duration) -> Self {
+        let outcome = Outcome::Success;
+        Self { outcome, answered: true, refused: false, timed_out: false, took }
+    }
 }
 
 /// The gate of one upstream. Where nothing is on, an attempt pays one branch.

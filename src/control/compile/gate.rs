@@ -13,10 +13,9 @@ pub(super) fn gate(config: &config::Upstream, metrics: &Metrics) -> Gate {
     let policy = GatePolicy {
         breaker: config.breaker.map(|breaker| BreakerSettings {
             errors: breaker.errors.fraction(),
-            slow: breaker.slow.map(|slow| SlowCalls {
-                share: slow.share.fraction(),
-                over: slow.over,
-            }),
+            slow: breaker
+                .slow
+                .map(|slow| SlowCalls { share: slow.share.fraction(), over: slow.over }),
             window: breaker.window,
             min_requests: u64::from(breaker.min_requests),
             open_for: breaker.open_for,

@@ -213,6 +213,19 @@ struct Under {
     of: Option<u32>,
 }
 
+/// Holds a tick's change against the limits before and after it. 1 where a half-open state begins.
+fn check(change: Option<Transition>, before: Option<u32>, after: Option<u32>) -> u32 {
+    use BreakerState::{Closed, HalfOpen, Open};
+    match change.map(|change| (change.from, change.to)) {
+        None => assert!(before <= after, "the ramp only rises: {before:?} {after:?}"),
+        Some((Open, HalfOpen)) => assert_eq!(after, Some(1)),
+        Some((Closed | HalfOpen, Open)) => assert_eq!(after, Some(0)),
+        Some((HalfOpen, Closed)) => assert_eq!(after, None),
+        other => panic!("{other:?}"),
+    }
+    u32::from(change.is_some_and(|change| change.to == HalfOpen))
+}
+
 #[test]
 fn random_walks_keep_the_invariants() {
     for seed in 0..300 {
@@ -264,20 +277,7 @@ fn random_walks_keep_the_invariants() {
                     bench.now += rng.duration_up_to(TICK);
                     let change = bench.tick();
                     let limit = bench.permits.limit();
-                    match change.map(|change| (change.from, change.to)) {
-                        None => assert!(last_limit <= limit, "the ramp only rises, seed {seed}"),
-                        Some((BreakerState::Open, BreakerState::HalfOpen)) => {
-                            recoveries += 1;
-                            assert_eq!(limit, Some(1));
-                        }
-                        Some((BreakerState::Closed | BreakerState::HalfOpen, BreakerState::Open)) => {
-                            assert_eq!(limit, Some(0));
-                        }
-                        Some((BreakerState::HalfOpen, BreakerState::Closed)) => {
-                            assert_eq!(limit, None);
-                        }
-                        other => panic!("{other:?}, seed {seed}"),
-                    }
+                    recoveries += check(change, last_limit, limit);
                     last_limit = limit;
                 }
             }

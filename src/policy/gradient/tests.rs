@@ -83,8 +83,11 @@ fn it_finds_the_capacity_and_uses_it() {
         bench.run(60, 2_000);
         bench.limits.clear();
         let used = bench.run(30, 2_000);
-        let (least, most) = (bench.limits.iter().min().unwrap(), bench.limits.iter().max().unwrap());
-        println!("{slots} slots of {service} ms: limit {least} to {most}, {used:.3} of the capacity");
+        let (least, most) =
+            (bench.limits.iter().min().unwrap(), bench.limits.iter().max().unwrap());
+        println!(
+            "{slots} slots of {service} ms: limit {least} to {most}, {used:.3} of the capacity"
+        );
         assert!(used > 0.97, "{slots} slots of {service} ms: {used} of the capacity");
         let bound = (slots * 5 / 2).max(6);
         assert!(*most as usize <= bound, "{slots} slots of {service} ms: {most} at once");

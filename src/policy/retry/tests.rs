@@ -2,6 +2,7 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop, prop_oneof, p
 use proptest::{prop_assert, prop_assert_eq};
 
 use super::*;
+use crate::base::error::Reason;
 
 const SAFE_METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
@@ -16,16 +17,7 @@ fn grpc(code: u8) -> AttemptEnd {
 
 /// A first attempt of a request without a body.
 fn request(method: &Method) -> RetryState<'_> {
-    RetryState {
-        attempt: 1,
-        method,
-        idempotency_key: false,
-        body: BodyReplay::Whole,
-        resent_once: false,
-        committed: false,
-        remaining: Some(Duration::from_secs(10)),
-        pushback: Pushback::None,
-    }
+    RetryState::first(method, Some(Duration::from_secs(10)))
 }
 
 fn policy() -> RetryPolicy {
@@ -164,10 +156,8 @@ fn nothing_is_sent_again_once_the_caller_has_part_of_a_response() {
 #[test]
 fn a_body_that_is_gone_cannot_be_sent_again_whatever_the_ground() {
     for end in [AttemptEnd::NotSent, AttemptEnd::Refused, AttemptEnd::KeepAliveRace, status(503)] {
-        for body in [BodyReplay::TooLarge, BodyReplay::Streaming] {
-            let state = RetryState { body, ..request(&Method::PUT) };
-            assert_eq!(decide(&eager(), end, &state), stop(SuppressedReason::BodyTooLarge));
-        }
+        let large = RetryState { body: BodyReplay::TooLarge, ..request(&Method::PUT) };
+        assert_eq!(decide(&eager(), end, &large), stop(SuppressedReason::BodyTooLarge));
         let unsent = RetryState { body: BodyReplay::Unsent, ..request(&Method::PUT) };
         assert!(!matches!(decide(&eager(), end, &unsent), RetryDecision::Stop(_)));
     }
@@ -263,6 +253,48 @@ fn suppressed_reasons_have_distinct_words_in_order() {
     assert_eq!(words.len(), SuppressedReason::ALL.len());
 }
 
+fn depth(number: u32) -> RetryDepth {
+    let value = http::HeaderValue::from(number);
+    RetryDepth::read(&http::HeaderMap::from_iter([(crate::policy::retry_depth::ATTEMPTS, value)]))
+}
+
+#[test]
+fn listed_retries_leave_it_to_the_hop_that_tries_already() {
+    let told = |above, below| RetryState {
+        above: depth(above),
+        below: depth(below),
+        ..request(&Method::GET)
+    };
+    let (above, below) = (stop(SuppressedReason::TriedAbove), stop(SuppressedReason::TriedBelow));
+    for (numbers, expected) in
+        [((0, 0), RETRY), ((1, 0), RETRY), ((2, 0), above), ((0, 1), below), ((2, 3), below)]
+    {
+        let state = told(numbers.0, numbers.1);
+        assert_eq!(decide(&eager(), status(503), &state), expected, "{numbers:?}");
+    }
+    // What did not run is nobody else's: the hop above cannot know of it, and repeats nothing.
+    let state = told(2, 0);
+    assert_eq!(decide(&eager(), AttemptEnd::NotSent, &state), RESEND);
+    assert_eq!(decide(&eager(), AttemptEnd::Refused, &state), ONCE);
+    assert_eq!(decide(&eager(), AttemptEnd::KeepAliveRace, &state), ONCE);
+    assert_eq!(decide(&eager(), AttemptEnd::Reset, &state), above);
+}
+
+#[test]
+fn an_attempt_that_was_not_made_has_the_reason_of_what_kept_it() {
+    for (reason, expected) in [
+        (Reason::LimitReached, SuppressedReason::LimitReached),
+        (Reason::QueueTimeout, SuppressedReason::QueueTimeout),
+        (Reason::Timeout, SuppressedReason::Timeout),
+        (Reason::NoHealthyEndpoint, SuppressedReason::NoEndpoint),
+        (Reason::DnsFailed, SuppressedReason::NoEndpoint),
+    ] {
+        assert_eq!(SuppressedReason::of_attempt_not_made(reason), expected);
+        // The words are those that the request itself would fail with.
+        assert!(Reason::ALL.iter().any(|known| known.word() == expected.word()), "{expected:?}");
+    }
+}
+
 fn ends() -> impl Strategy<Value = AttemptEnd> {
     prop_oneof![
         Just(AttemptEnd::NotSent),
@@ -316,8 +348,9 @@ proptest! {
         flags in any::<[bool; 3]>(),
         attempt in 1..12_u32,
         body in prop::sample::select(vec![
-            BodyReplay::Whole, BodyReplay::Unsent, BodyReplay::TooLarge, BodyReplay::Streaming,
+            BodyReplay::Whole, BodyReplay::Unsent, BodyReplay::TooLarge,
         ]),
+        told in prop::sample::select(vec![[0, 0], [1, 0], [0, 1], [2, 0], [3, 3]]),
         remaining in prop::option::of(0..500_u64),
     ) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
@@ -325,7 +358,7 @@ proptest! {
         let remaining = remaining.map(Duration::from_millis);
         let state = RetryState {
             attempt, method: &method, idempotency_key, body, resent_once, committed, remaining,
-            pushback: Pushback::None,
+            pushback: Pushback::None, above: depth(told[0]), below: depth(told[1]),
         };
         let decision = policy.decide(end, &state, &mut Rng::from_seed(u64::from(attempt)));
         if matches!(decision, RetryDecision::Stop(_)) {
@@ -343,6 +376,9 @@ proptest! {
         }
         prop_assert!(attempt < policy.attempts && !committed);
         prop_assert!(matches!(body, BodyReplay::Whole | BodyReplay::Unsent));
+        if matches!(decision, RetryDecision::Retry { .. }) {
+            prop_assert!(told[0] < 2 && told[1] == 0, "no hop above or below tries again");
+        }
         prop_assert_eq!(decision.costs_budget(), end != AttemptEnd::NotSent);
         if let (RetryDecision::Retry { wait }, Some(remaining)) = (decision, remaining) {
             prop_assert!(wait < remaining);
