@@ -75,6 +75,8 @@ reasons! {
     BreakerOpen = "breaker_open", "BO", Proxy, NotSent;
     /// The upstream refuses much of what it is sent, and is spared a share of it.
     Overload = "overload", "OM", Proxy, NotSent;
+    /// More requests than the route's rate limit admits.
+    RateLimited = "rate_limited", "RL", Proxy, NotSent;
     /// The caller's deadline had passed before anything was sent.
     DeadlineExpired = "deadline_already_expired", "DX", Downstream, NotSent;
     /// The route's timeout, or the caller's shorter deadline, passed.

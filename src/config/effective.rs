@@ -1,6 +1,7 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
 mod gate;
+mod shaping;
 mod write;
 
 use std::fmt::Display;

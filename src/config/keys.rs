@@ -34,8 +34,8 @@ sections! {
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
     LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "limits"]
         later ["proxy_protocol" "tls" "authorize" "jwt"];
-    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry"]
-        later ["hedge" "mirror" "fault" "rate_limit" "hash"];
+    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit"]
+        later ["hedge" "mirror" "fault" "hash"];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle"]
         later ["tls" "slow_start" "outliers" "health"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
@@ -45,7 +45,8 @@ sections! {
     ] later ["per_source"];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
-    ] later ["hedge" "mirror" "fault" "rate_limit" "hash"];
+        "rate_limit"
+    ] later ["hedge" "mirror" "fault" "hash"];
     MATCH = "`match`" ["host" "path" "grpc" "method" "headers" "query"] later [];
     PATH = "`path`" ["regex"] later [];
     VALUE = "a value to match" ["present" "prefix" "regex"] later [];
@@ -55,6 +56,7 @@ sections! {
     HEADERS = "header edits" ["set" "append" "remove"] later [];
     RETRY = "`retry`" ["when" "attempts" "per_try" "backoff" "methods" "replay"] later [];
     RETRY_GRPC = "`when`" ["grpc"] later [];
+    RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle"
     ] later ["subset" "tls" "slow_start" "outliers" "health"];
@@ -96,6 +98,10 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("retry_policy", "retry"),
     ("on", "when"),
     ("retry_on", "when"),
+    ("ratelimit", "rate_limit"),
+    ("local_rate_limit", "rate_limit"),
+    ("average", "rate"),
+    ("key", "by"),
     ("max_retries", "attempts"),
     ("num_retries", "attempts"),
     ("per_try_timeout", "per_try"),

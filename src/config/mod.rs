@@ -18,6 +18,7 @@ mod read;
 mod render;
 mod route;
 mod schema;
+mod shaping;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub use route::{
     Retry, RetryMethods, RetryWhen, Rewrite, Route, RouteMatch, ValueMatch,
 };
 pub use schema::schema;
+pub use shaping::{RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,

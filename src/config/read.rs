@@ -8,6 +8,7 @@ mod listener;
 mod matches;
 mod retry;
 mod scalar;
+mod shaping;
 mod top;
 mod upstream;
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::base::units::ByteSize;
 
+use super::Shaping;
+
 /// A match, an action, and the policy of what it takes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
@@ -26,6 +28,8 @@ pub struct Route {
     pub idle: Option<Duration>,
     /// `None` is `retry: never`, which turns `safe` off too.
     pub retry: Option<Retry>,
+    /// `rate_limit:`; off on `tcp`.
+    pub shaping: Shaping,
 }
 
 /// `match:`.

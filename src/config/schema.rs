@@ -6,6 +6,7 @@
 mod gate;
 mod parts;
 mod route;
+mod shaping;
 #[cfg(test)]
 mod tests;
 mod upstream;

@@ -4,6 +4,7 @@
 
 mod gate;
 mod route;
+mod shaping;
 mod upstream;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::retry::SuppressedReason;
-use crate::snapshot::{Listener, ListenerLimits, LogFilter, Snapshot};
+use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 
 use super::ApplyError;
 use super::resolve::Plan;
@@ -59,7 +60,10 @@ fn compile_listener(
     let routes = listener
         .routes
         .iter()
-        .map(|route| route::compile(name, route, upstreams, metrics))
+        .map(|route| {
+            let before = same_name(before, name, &route.name);
+            route::compile(name, route, before, upstreams, metrics)
+        })
         .collect::<Result<_, _>>()?;
     let limits = &listener.limits;
     Ok(Listener {
@@ -84,6 +88,11 @@ fn compile_listener(
         metrics: metrics.downstream.listener(name),
         unrouted: metrics.downstream.route(name, UNROUTED),
     })
+}
+
+/// The route of these names that was in force.
+fn same_name<'a>(before: &'a Snapshot, listener: &str, route: &str) -> Option<&'a Route> {
+    before.listener(listener)?.routes.iter().find(|before| &*before.name == route)
 }
 
 /// The words for retries not made, in the order of their index.

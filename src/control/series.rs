@@ -1,6 +1,6 @@
 //! Series of what a configuration no longer names: dropped, so that churn cannot grow `/metrics`.
 
-use crate::config::Config;
+use crate::config::{Config, Route, Shaping};
 use crate::metrics::Metrics;
 use crate::upstream::{breaker_words, rejection_words};
 
@@ -25,6 +25,7 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
             }
         }
     }
+    forget_shaping(metrics, gone, kept);
     let suppressed = compile::suppressed_words();
     for old in &gone.upstreams {
         match kept.upstreams.iter().find(|new| new.name == old.name) {
@@ -37,4 +38,21 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
             }
         }
     }
+}
+
+/// Drops the series of what routes did and do no more.
+fn forget_shaping(metrics: &Metrics, gone: &Config, kept: &Config) {
+    let shaped = routes(gone).filter(|(_, route)| route.shaping != Shaping::default());
+    for (listener, route) in shaped {
+        let same = routes(kept).find(|(at, new)| *at == listener && new.name == route.name);
+        let kept = same.map(|(_, route)| &route.shaping);
+        if route.shaping.rate_limit.is_some() && kept.is_none_or(|kept| kept.rate_limit.is_none()) {
+            metrics.route.forget_rate_limit(listener, &route.name);
+        }
+    }
+}
+
+fn routes(config: &Config) -> impl Iterator<Item = (&str, &Route)> {
+    let listeners = config.listeners.iter();
+    listeners.flat_map(|listener| listener.routes.iter().map(|route| (&*listener.name, route)))
 }

@@ -7,6 +7,7 @@ pub mod downstream;
 pub mod gate;
 pub mod names;
 pub mod process;
+pub mod route;
 mod summary;
 pub mod upstream;
 
@@ -20,6 +21,7 @@ use prometheus::{
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use gate::{GateFamilies, GateFeatures, GateMetrics};
 pub use process::ProcessMetrics;
+pub use route::{RateLimitMetrics, RouteFamilies};
 pub use summary::Summary;
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
 
@@ -29,6 +31,8 @@ pub struct Metrics {
     registry: Registry,
     /// Listeners and routes.
     pub downstream: DownstreamFamilies,
+    /// What routes do to requests.
+    pub route: RouteFamilies,
     /// Upstreams and discovery.
     pub upstream: UpstreamFamilies,
     /// Breakers, adaptive limits, throttles.
@@ -48,6 +52,7 @@ impl Metrics {
         let register = Register { registry: &registry, bounds: &bounds };
         let metrics = Self {
             downstream: DownstreamFamilies::register(&register)?,
+            route: RouteFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register)?,
             gate: GateFamilies::register(&register)?,
             process: ProcessMetrics::register(&register)?,

@@ -20,6 +20,9 @@ metrics! {
     REJECTED = "outrigger_rejected_total", "Requests and connections that ended other than by an upstream's whole answer or a route's own, by listener and reason.";
     DROPPED = "outrigger_dropped_total", "Parts of messages that could not be passed on and were left out, by reason.";
 
+    RATE_LIMITED = "outrigger_rate_limited_total", "Requests refused by a route's rate limit, by listener and route.";
+    RATE_LIMIT_OVERFLOW = "outrigger_rate_limit_overflow_total", "Requests whose key found no bucket of its own and shared one, by listener and route.";
+
     UPSTREAM_ATTEMPTS = "outrigger_upstream_attempts_total", "Attempts that ended, by upstream and outcome.";
     UPSTREAM_ATTEMPT_DURATION = "outrigger_upstream_attempt_duration_seconds", "From an attempt's start to its response's head, by upstream.";
     UPSTREAM_RETRIES = "outrigger_upstream_retries_total", "Attempts beyond the first, by upstream and the reason that made them necessary.";

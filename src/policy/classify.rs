@@ -104,6 +104,7 @@ pub const fn http_status(reason: Reason) -> u16 {
         Reason::MethodRefused => 405,
         Reason::RequestTimeout => 408,
         Reason::TooLarge => 413,
+        Reason::RateLimited => 429,
         Reason::ClientGone => 499,
         Reason::UpstreamClosed
         | Reason::UpstreamReset
@@ -138,7 +139,11 @@ pub const fn grpc_code(reason: Reason) -> u8 {
         | Reason::DeadlineExpired
         | Reason::StreamIdle
         | Reason::RequestTimeout => 4,
-        Reason::LimitReached | Reason::QueueTimeout | Reason::Overload | Reason::TooLarge => 8,
+        Reason::LimitReached
+        | Reason::QueueTimeout
+        | Reason::Overload
+        | Reason::RateLimited
+        | Reason::TooLarge => 8,
         Reason::NoRoute | Reason::MethodRefused => 12,
         Reason::BadHeader | Reason::DownstreamProtocol | Reason::Loop => 13,
         Reason::DirectResponse => 2,
@@ -181,6 +186,7 @@ mod tests {
             (Reason::QueueTimeout, 503, 8),
             (Reason::Overload, 503, 8),
             (Reason::BreakerOpen, 503, 14),
+            (Reason::RateLimited, 429, 8),
             (Reason::UpstreamRefused, 503, 14),
             (Reason::UpstreamClosed, 502, 2),
             (Reason::UpstreamReset, 502, 2),

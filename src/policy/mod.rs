@@ -11,6 +11,7 @@ pub mod deadline;
 pub mod gradient;
 pub mod limits;
 pub mod pushback;
+pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;
 pub mod retry_depth;

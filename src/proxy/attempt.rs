@@ -3,8 +3,9 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
@@ -20,6 +21,7 @@ use crate::upstream::{Connection, Ended, LocalUpstream, Slot};
 
 use super::exchange::Exchange;
 use super::response::Flow;
+use super::retries::SoFar;
 use super::worker::Worker;
 
 /// What does not change between the attempts of a request.
@@ -29,12 +31,12 @@ pub(super) struct Plan<'a> {
     pub(super) local: &'a Rc<LocalUpstream>,
     /// HTTP/2 is spoken upstream.
     pub(super) http2: bool,
-    /// A gRPC call: its status counts.
-    pub(super) grpc: bool,
     pub(super) deadline: Deadline,
-    pub(super) per_try: Option<std::time::Duration>,
+    /// The most that there may be.
+    pub(super) attempts: u32,
+    pub(super) per_try: Option<Duration>,
     /// Nothing may move for this long.
-    pub(super) idle: Option<std::time::Duration>,
+    pub(super) idle: Option<Duration>,
     /// Whose movement is looked at.
     pub(super) body: Option<&'a BodySource>,
 }
@@ -92,14 +94,13 @@ impl Plan<'_> {
         Ok(picked)
     }
 
-    /// Makes one attempt at what was `picked`, at `start`. `fresh`: not on a kept connection. What is held until the end of the
+    /// Makes one attempt at what was `picked`, at `start`, after those of `so_far`. What is held until the end of the
     /// response goes into the `exchange`.
     pub(super) async fn attempt(
         &self,
         mut slot: Slot,
         picked: &mut Picked,
-        fresh: bool,
-        request: Request<RequestBody>,
+        so_far: &SoFar,
         exchange: &mut Exchange,
         start: Instant,
     ) -> Result<UpstreamResponse, Failed> {
@@ -108,8 +109,10 @@ impl Plan<'_> {
         let ongoing = Ongoing::new(picked.start(start), &self.local.upstream.metrics);
         let endpoint = picked.endpoint();
         let mut progress = Progress::default();
+        // At once: from now on no earlier attempt can read the body.
+        let body = self.body.map_or_else(RequestBody::empty, BodySource::attempt);
         let answered = {
-            let mut asking = pin!(self.ask(endpoint, fresh, request, &mut progress));
+            let mut asking = pin!(self.ask(endpoint, so_far, body, exchange, &mut progress));
             let mut moved = self.moved();
             loop {
                 let answered = timer.limit(asking.as_mut()).await;
@@ -132,7 +135,8 @@ impl Plan<'_> {
         {
             Ok(response) => {
                 metrics.duration.observe(took.as_secs_f64());
-                let status = if self.grpc { grpc_status(response.headers()) } else { None };
+                let status =
+                    exchange.fields.grpc.then(|| grpc_status(response.headers())).flatten();
                 exchange.grpc_status = status;
                 exchange.head_at = Some(now);
                 self.settle(guard.as_ref(), response.status(), status, now);
@@ -186,11 +190,13 @@ impl Plan<'_> {
     async fn ask(
         &self,
         endpoint: &Arc<Endpoint>,
-        fresh: bool,
-        request: Request<RequestBody>,
+        so_far: &SoFar,
+        body: RequestBody,
+        exchange: &mut Exchange,
         progress: &mut Progress,
     ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
+        let fresh = so_far.resent_once;
         let connected = self.local.connect(endpoint, self.http2, fresh, tick, deadline).await;
         let connection = connected.map_err(|error| Failed {
             end: match error.reason {
@@ -202,8 +208,26 @@ impl Plan<'_> {
         progress.sent = true;
         let connection = progress.connection.insert(connection);
         let reused = connection.is_reused_http1();
-        let sent = connection.send(request).await;
+        let sent = connection.send(self.request(exchange, so_far, body)).await;
         sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
+    }
+
+    /// The request as this attempt sends it. The last takes the fields; the others leave them for the next.
+    fn request(
+        &self,
+        exchange: &mut Exchange,
+        so_far: &SoFar,
+        body: RequestBody,
+    ) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = exchange.head.method.clone();
+        *request.uri_mut() = exchange.target().clone();
+        *request.version_mut() = if self.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        let last = exchange.attempts >= self.attempts;
+        let head = &mut exchange.head.headers;
+        *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
+        so_far.tell(request.headers_mut(), &self.deadline, Instant::now());
+        request
     }
 
     fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {

@@ -154,7 +154,7 @@ async fn serve_http1(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     let limits = downstream.active_limits();
     let service = {
         let downstream = Rc::clone(&downstream);
-        service_fn(move |request| request::handle(Rc::clone(&downstream), request))
+        service_fn(move |request| request::handle(&downstream, request))
     };
     let mut builder = http1::Builder::new();
     if limits.0 != HYPERS_HEADERS {
@@ -178,7 +178,7 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     let limits = downstream.active_limits();
     let service = {
         let downstream = Rc::clone(&downstream);
-        service_fn(move |request| request::handle(Rc::clone(&downstream), request))
+        service_fn(move |request| request::handle(&downstream, request))
     };
     let (io, pusher) = DeferredWrite::new(socket);
     let io = {

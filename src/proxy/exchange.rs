@@ -18,6 +18,7 @@ use crate::upstream::LocalUpstream;
 
 use super::access_log::Line;
 use super::connection::Downstream;
+use super::fields::RequestFields;
 use super::listener::Active;
 use super::response::Flow;
 
@@ -34,12 +35,8 @@ pub(super) struct Exchange {
     /// Whom the request is for, as it was written.
     pub(super) host: Option<HeaderValue>,
     pub(super) request_id: Option<HeaderValue>,
-    /// A gRPC call.
-    pub(super) grpc: bool,
-    /// The request carries an `Idempotency-Key`.
-    pub(super) idempotency_key: bool,
-    /// The caller sent `TE: trailers`.
-    pub(super) wants_trailers: bool,
+    /// What its head had when it came.
+    pub(super) fields: RequestFields,
     /// Index of the route.
     pub(super) route: Option<usize>,
     pub(super) upstream: Option<Rc<LocalUpstream>>,
@@ -68,6 +65,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn begin(downstream: &Rc<Downstream>, active: Rc<Active>, head: Parts) -> Box<Self> {
         downstream.begin_request();
+        let fields = RequestFields::find(&head.headers, &downstream.local.via);
         let gauge = GaugeGuard::of(&active.listener.metrics.in_flight);
         Box::new(Self {
             downstream: Rc::clone(downstream),
@@ -77,9 +75,7 @@ impl Exchange {
             target: None,
             host: None,
             request_id: None,
-            grpc: false,
-            idempotency_key: false,
-            wants_trailers: false,
+            fields,
             route: None,
             upstream: None,
             endpoint: None,

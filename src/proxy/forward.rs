@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::base::units::ByteSize;
-use crate::io::request_body::{BodyError, BodyLimits, BodySource, RequestBody};
+use crate::io::request_body::{BodyError, BodyLimits, BodySource};
 use crate::net::UpstreamResponse;
 use crate::policy::deadline::{self, CallerTimeout, Deadline};
 use crate::policy::retry::RetryDecision;
@@ -20,7 +20,6 @@ use crate::upstream::{Protocol, Slot, Upstream};
 
 use super::attempt::Plan;
 use super::exchange::Exchange;
-use super::fields::RequestFields;
 use super::request::Broken;
 use super::response::{self, ResponseBody};
 use super::retries::SoFar;
@@ -34,7 +33,6 @@ pub(super) async fn forward(
     mut exchange: Box<Exchange>,
     route: &Route,
     upstream: &Arc<Upstream>,
-    mut fields: RequestFields,
     incoming: Incoming,
 ) -> Result<Response<ResponseBody>, Broken> {
     let worker = Rc::clone(&exchange.downstream.worker);
@@ -45,9 +43,8 @@ pub(super) async fn forward(
         return Ok(reply::failure(exchange, &error));
     }
     let on_upgrade = exchange.head.extensions.remove::<OnUpgrade>();
-    let upgrade = fields.hop.strip(&mut exchange.head.headers);
-    let told = fields.deadline;
-    let deadline = deadline(&exchange, route, told, upgrade.is_some());
+    let upgrade = exchange.fields.hop.strip(&mut exchange.head.headers);
+    let deadline = deadline(&exchange, route, upgrade.is_some());
     let local = worker.upstreams.get(upstream, exchange.started);
     local.budget().deposit(exchange.started);
     exchange.upstream = Some(Rc::clone(&local));
@@ -55,24 +52,24 @@ pub(super) async fn forward(
         _ if upgrade.is_some() => false,
         Protocol::Http1 => false,
         Protocol::Http2 => true,
-        Protocol::Auto => exchange.grpc,
+        Protocol::Auto => exchange.fields.grpc,
     };
-    prepare_head(&mut exchange, route, &mut fields, http2, upgrade.as_ref());
-    if !http2 && fields.lengths == 0 && !incoming.is_end_stream() {
+    prepare_head(&mut exchange, route, http2, upgrade.as_ref());
+    if !http2 && exchange.fields.lengths == 0 && !incoming.is_end_stream() {
         headers::frame(&mut exchange.head.headers);
     }
-    let body = body_source(&mut exchange, route, incoming, http2 || fields.trailer);
+    let body = body_source(&mut exchange, route, incoming, http2);
     let plan = Plan {
         worker: &worker,
         local: &local,
         http2,
-        grpc: exchange.grpc,
         deadline,
+        attempts: route.retry.attempts,
         per_try: route.retry.per_try,
         idle: route.idle,
         body: Some(&body),
     };
-    let so_far = SoFar::new(told, &exchange.head.headers);
+    let so_far = SoFar::new(exchange.fields.deadline, &exchange.head.headers);
     match attempts(&plan, &mut exchange, route, so_far, &body).await {
         Err(error) => {
             // The body's own failure is the cause, whatever it did to the connection.
@@ -102,10 +99,10 @@ pub(super) async fn forward(
     }
 }
 
-/// The request's deadline. `told`: its head has fields that may name one.
-fn deadline(exchange: &Exchange, route: &Route, told: bool, upgrade: bool) -> Deadline {
+/// The request's deadline.
+fn deadline(exchange: &Exchange, route: &Route, upgrade: bool) -> Deadline {
     let mut caller = CallerTimeout::default();
-    if told {
+    if exchange.fields.deadline {
         let headers = &exchange.head.headers;
         caller = CallerTimeout::read(headers, exchange.active.snapshot.compat_envoy);
         let process = &exchange.downstream.worker.shared.process;
@@ -113,7 +110,7 @@ fn deadline(exchange: &Exchange, route: &Route, told: bool, upgrade: bool) -> De
     }
     let kind = if upgrade {
         deadline::Exchange::Tunnel
-    } else if exchange.grpc {
+    } else if exchange.fields.grpc {
         deadline::Exchange::Grpc
     } else {
         deadline::Exchange::Http
@@ -125,19 +122,18 @@ fn deadline(exchange: &Exchange, route: &Route, told: bool, upgrade: bool) -> De
 fn prepare_head(
     exchange: &mut Exchange,
     route: &Route,
-    fields: &mut RequestFields,
     http2: bool,
     upgrade: Option<&HeaderValue>,
 ) {
     let downstream = Rc::clone(&exchange.downstream);
-    let head = &mut exchange.head.headers;
+    let (head, fields) = (&mut exchange.head.headers, &mut exchange.fields);
     let rng = &mut downstream.worker.rng.borrow_mut();
     let id = headers::forward(head, fields, &downstream, exchange.host.as_ref(), rng);
     exchange.request_id = Some(id);
     route.request_headers.apply(head);
     let host = route.rewrite_host.as_ref().or(exchange.host.as_ref());
     if http2 {
-        let trailers = exchange.wants_trailers || exchange.grpc;
+        let trailers = fields.wants_trailers || fields.grpc;
         let target = exchange.target.as_ref().unwrap_or(&exchange.head.uri);
         exchange.target = Some(headers::for_http2(head, target, host, trailers));
     } else {
@@ -155,14 +151,14 @@ fn body_source(
     exchange: &mut Exchange,
     route: &Route,
     incoming: Incoming,
-    trailers: bool,
+    http2: bool,
 ) -> BodySource {
     let limits = &exchange.active.listener.limits;
     let limits = BodyLimits {
         replay: ByteSize(route.retry.replay_bytes),
         size: limits.body,
         pause: limits.body_timeout,
-        trailers,
+        trailers: http2 || exchange.fields.trailer,
     };
     let body = BodySource::new(incoming, limits, &exchange.downstream.worker.tick);
     exchange.body = Some(body.clone());
@@ -185,9 +181,7 @@ async fn attempts(
         so_far.begin(plan);
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(picked.endpoint()));
-        let request = attempt_request(exchange, route, plan, &so_far, body, start);
-        let fresh = so_far.resent_once;
-        let ended = plan.attempt(slot, &mut picked, fresh, request, exchange, start).await;
+        let ended = plan.attempt(slot, &mut picked, &so_far, exchange, start).await;
         match so_far.decide(plan, exchange, route, body, &ended) {
             RetryDecision::Stop(suppressed) => return so_far.last(exchange, ended, suppressed),
             RetryDecision::Resend | RetryDecision::ResendOnce => {}
@@ -226,24 +220,4 @@ async fn place(
         }
     };
     Ok((slot, plan.pick(tried, now)?, now))
-}
-
-/// The request of one attempt. The last takes the fields; the others leave them for the next.
-fn attempt_request(
-    exchange: &mut Exchange,
-    route: &Route,
-    plan: &Plan<'_>,
-    so_far: &SoFar,
-    body: &BodySource,
-    now: Instant,
-) -> Request<RequestBody> {
-    let mut request = Request::new(body.attempt());
-    *request.method_mut() = exchange.head.method.clone();
-    *request.uri_mut() = exchange.target().clone();
-    *request.version_mut() = if plan.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let last = exchange.attempts >= route.retry.attempts;
-    let head = &mut exchange.head.headers;
-    *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
-    so_far.tell(request.headers_mut(), &plan.deadline, now);
-    request
 }

@@ -21,6 +21,7 @@ mod fields;
 mod forward;
 mod headers;
 mod listener;
+mod rate_limit;
 mod reply;
 mod request;
 mod response;

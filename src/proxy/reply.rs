@@ -25,7 +25,7 @@ pub(super) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Respon
     let connect = exchange.head.method == Method::CONNECT;
     exchange.broke(error.reason, error.detail.clone());
     let attempts = retries::told_of_failure(&exchange);
-    let mut response = if exchange.grpc {
+    let mut response = if exchange.fields.grpc {
         grpc(exchange, error)
     } else {
         let text = format!("{}: {}\n", error.reason, error.detail);

@@ -16,32 +16,40 @@ use crate::snapshot::{Action, Route};
 use super::check::{EXPECTATION, Refusal, check};
 use super::connection::Downstream;
 use super::exchange::Exchange;
-use super::fields::RequestFields;
 use super::forward::forward;
 use super::response::ResponseBody;
-use super::{reply, tunnel};
+use super::{rate_limit, reply, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
 pub(super) type Broken = h2::Error;
 
 /// Answers a request.
 ///
+/// The record is begun at once, not when the future runs: a future keeps its arguments to its end, and a head is large.
+///
 /// # Errors
 /// An HTTP/2 request that is malformed has its stream reset (RFC 9113 §8.1.1); so has one whose caller is gone.
-pub(super) async fn handle(
-    downstream: Rc<Downstream>,
+pub(super) fn handle(
+    downstream: &Rc<Downstream>,
     request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Broken>> + use<> {
+    let begun = downstream.local.active(&downstream.worker).map(|active| {
+        let (head, incoming) = request.into_parts();
+        (Exchange::begin(downstream, active, head), incoming)
+    });
+    async move {
+        match begun {
+            Some((exchange, incoming)) => answer(exchange, incoming).await,
+            None => Err(h2::Reason::REFUSED_STREAM.into()),
+        }
+    }
+}
+
+async fn answer(
+    mut exchange: Box<Exchange>,
+    incoming: Incoming,
 ) -> Result<Response<ResponseBody>, Broken> {
-    let Some(active) = downstream.local.active(&downstream.worker) else {
-        return Err(h2::Reason::REFUSED_STREAM.into());
-    };
-    let (head, incoming) = request.into_parts();
-    let mut exchange = Exchange::begin(&downstream, Rc::clone(&active), head);
-    let fields = RequestFields::find(&exchange.head.headers, &downstream.local.via);
-    exchange.grpc = fields.grpc;
-    exchange.idempotency_key = fields.idempotency_key;
-    exchange.wants_trailers = fields.wants_trailers;
-    exchange.host = match check(&exchange.head, &fields, incoming.is_end_stream()) {
+    exchange.host = match check(&exchange.head, &exchange.fields, incoming.is_end_stream()) {
         Ok(host) => host,
         Err(refusal) => return refuse(exchange, refusal),
     };
@@ -50,7 +58,13 @@ pub(super) async fn handle(
     }
     let Some((index, rest)) = find_route(&exchange) else { return Ok(not_routed(exchange)) };
     exchange.route = Some(index);
+    let active = Rc::clone(&exchange.active);
     let route = &active.listener.routes[index];
+    if let Some(limit) = &route.rate_limit
+        && let Some(wait) = rate_limit::exceeded(&exchange, limit)
+    {
+        return Ok(rate_limit::refuse(exchange, limit, wait));
+    }
     match &route.action {
         Action::Respond { status, body, content_type } => {
             let mut response = reply::direct(exchange, *status, content_type.clone(), body.clone());
@@ -65,8 +79,8 @@ pub(super) async fn handle(
             if let Err(error) = rewrite(&mut exchange, route, rest) {
                 return Ok(reply::failure(exchange, &error));
             }
-            let upstream = split.pick(&mut downstream.worker.rng.borrow_mut());
-            forward(exchange, route, upstream, fields, incoming).await
+            let upstream = split.pick(&mut exchange.downstream.worker.rng.borrow_mut());
+            forward(exchange, route, upstream, incoming).await
         }
     }
 }
@@ -137,7 +151,7 @@ fn find_route(exchange: &Exchange) -> Option<(usize, usize)> {
         query: target.query(),
         method: &exchange.head.method,
         headers: &exchange.head.headers,
-        grpc: exchange.grpc,
+        grpc: exchange.fields.grpc,
     };
     let table = &exchange.active.listener.table;
     let index = table.find(&view)?;

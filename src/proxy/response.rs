@@ -80,8 +80,8 @@ pub(super) fn pass_back(
     route.response_headers.apply(&mut parts.headers);
     exchange.status = parts.status.as_u16();
     let to_http2 = exchange.head.version == Version::HTTP_2;
-    let announced = fields.trailer || exchange.grpc;
-    let trailers = to_http2 || (exchange.wants_trailers && announced);
+    let announced = fields.trailer || exchange.fields.grpc;
+    let trailers = to_http2 || (exchange.fields.wants_trailers && announced);
     if !to_http2 && trailers && !fields.trailer {
         announce_trailers(&mut parts.headers);
     }
@@ -275,7 +275,7 @@ impl Exchange {
         if self.head.version != Version::HTTP_2 {
             // Where the end of the connection is the end of the body, only a reset tells (HTTP/1.0).
             self.downstream.activity.reset_on_close();
-        } else if self.grpc {
+        } else if self.fields.grpc {
             // A call has its own way to say how it ended; of a reset the caller would only know that something is wrong.
             let mut fields = HeaderMap::new();
             reply::write_grpc_status(&mut fields, reason, detail);

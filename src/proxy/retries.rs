@@ -95,7 +95,7 @@ impl SoFar {
         let state = RetryState {
             attempt: exchange.attempts,
             method: &exchange.head.method,
-            idempotency_key: exchange.idempotency_key,
+            idempotency_key: exchange.fields.idempotency_key,
             body: match body.replay() {
                 Replay::Unsent => BodyReplay::Unsent,
                 Replay::Kept => BodyReplay::Whole,

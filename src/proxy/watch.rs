@@ -151,13 +151,18 @@ where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = std::pin::pin!(connection);
-    let mut drained = std::pin::pin!(stopped.wait_for(|stop| *stop == Stop::Connections));
+    let said = stopped.clone();
+    let drained = stopped.wait_for(|stop| *stop == Stop::Connections);
+    let mut drained = std::pin::pin!(tokio::task::unconstrained(drained));
+    let mut waits = false;
     let mut watch = Watch::new(downstream);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Ended::Served(ended));
         }
-        let draining = !watch.ending && drained.as_mut().poll(cx).is_ready();
+        // Once polled it wakes this task; again only when something was said, for each time costs 250 instructions.
+        let asks = !std::mem::replace(&mut waits, true) || !matches!(said.has_changed(), Ok(false));
+        let draining = asks && !watch.ending && drained.as_mut().poll(cx).is_ready();
         match watch.poll(cx, draining) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Verdict::HeadTimeout) => Poll::Ready(Ended::HeadTimeout),

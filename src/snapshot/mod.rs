@@ -5,6 +5,7 @@
 //! before, where the configuration of it is unchanged.
 
 mod command;
+mod rate_limit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use crate::route::{Redirect, RewritePrefix, RouteTable};
 use crate::upstream::Upstream;
 
 pub use command::{Command, ListenSocket, Protocol};
+pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
 
 /// Everything in force.
 #[derive(Debug)]
@@ -122,6 +124,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// A stream on which nothing moves.
     pub idle: Option<Duration>,
+    /// Requests beyond it are refused.
+    pub rate_limit: Option<RateLimit>,
     /// When a request is sent again.
     pub retry: RetryPolicy,
     /// Handles resolved once.

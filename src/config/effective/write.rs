@@ -154,6 +154,7 @@ pub(super) fn route(
         let time = |time: Option<_>| unlimited(time.map(format_duration));
         w.leaf("timeout", time(route.timeout), below(node, "timeout", ""));
         w.leaf("idle", time(route.idle), below(node, "idle", ""));
+        super::shaping::shaping(w, &route.shaping, node);
     }
     let node = below(node, "retry", "");
     // What the proxy answers itself is never tried again.

@@ -156,6 +156,7 @@ fn without_http(route: &mut crate::config::Route) {
     (route.timeout, route.idle) = (None, None);
     route.request_headers = crate::config::HeaderEdits::default();
     route.response_headers = crate::config::HeaderEdits::default();
+    route.shaping = crate::config::Shaping::default();
 }
 
 /// A connection whose bytes are passed on shows nothing that a match or an edit could look at.
@@ -166,13 +167,22 @@ fn only_to(at: &At<'_>, items: &[At<'_>], routes: &[Option<crate::config::Route>
         at.push(error.label("remove it, or split the listener"));
     }
     for (item, route) in items.iter().zip(routes) {
-        for key in ["match", "rewrite", "request_headers", "response_headers", "timeout", "idle"] {
+        for key in [
+            "match",
+            "rewrite",
+            "request_headers",
+            "response_headers",
+            "timeout",
+            "idle",
+            "rate_limit",
+        ] {
             let Some(entry) = item.node.entry(key).filter(|entry| !entry.node.inherited) else {
                 continue;
             };
             let message = format!("`{key}` has no meaning on a `tcp` listener");
             let right = match key {
                 "idle" | "timeout" => "remove it; the listener's `limits.idle` bounds a connection",
+                "rate_limit" => "remove it; the listener's `limits.connections` bounds them",
                 _ => "remove it: bytes are passed on as they are",
             };
             let error = Diagnostic::error("tcp-route", entry.key_span, message);

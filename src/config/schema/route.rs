@@ -7,6 +7,7 @@ use super::parts::{
     any_of, boolean, duration, integer, list, map_of, object, one_or_more, pattern, size, text,
     unlimited_or, variable, words,
 };
+use super::shaping::shaping_keys;
 
 pub(super) fn route() -> Value {
     let mut route = object("a route", &[], route_keys());
@@ -30,7 +31,7 @@ pub(super) fn route_keys() -> Properties {
             ],
         ),
     ]);
-    vec![
+    let mut keys = vec![
         ("name", "A metric label, unique in the listener. Default: listener[index].", text()),
         ("match", "All of it must hold. Default: everything.", matches()),
         ("to", "An upstream, or a map from upstreams to weights.", to),
@@ -57,7 +58,9 @@ pub(super) fn route_keys() -> Properties {
             "`never`, or when and how a failed attempt is sent again.",
             any_of(vec![words(&["never"]), retry()]),
         ),
-    ]
+    ];
+    keys.extend(shaping_keys());
+    keys
 }
 
 fn matches() -> Value {

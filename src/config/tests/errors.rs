@@ -174,9 +174,13 @@ told! {
     retry_word_with_a_slip: route("to: articles\nretry: { when: [gateway_error, 200, { grpc: unavailabel }] }");
     retry_off: route("to: articles\nretry: off");
     attempts_of_zero: route("to: articles\nretry: { attempts: 0 }");
+    rate_limits_that_cannot_be: route("to: articles\nrate_limit: { rate: 0/s, burst: 0, by: ip }");
+    rate_limit_of_identities: route("to: articles\nrate_limit: { rate: 100/s, by: identity }");
+    rate_limit_without_a_rate: route("to: articles\nrate_limit: { burst: 5, keys: 7 }");
+    rate_limit_by_no_header: route("to: articles\nrate_limit: { rate: 100, by: \"header:x y\" }");
     duplicate_route_names: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { name: a, match: { path: /a }, respond: 404 }\n      - { name: a, respond: 404 }\n";
     duplicate_bind: "admin: 0.0.0.0:80\nlisteners:\n  o: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] }\n  p: { bind: \"127.0.0.1:80\", routes: [{ respond: 404 }] }\n";
-    tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s }\n  - respond: 404");
+    tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s, rate_limit: 5/s }\n  - respond: 404");
     no_routes: listener("bind: 127.0.0.1:80\nroutes: []");
     no_listeners: "service: orders\n";
     mistake_in_defaults: format!("defaults: {{ route: {{ timeout: 2, to: articles }}, upstream: {{ pool: {{ idl: 3s }} }} }}\n{}", route("to: articles"));

@@ -14,10 +14,13 @@ use crate::route;
 use crate::snapshot::{Action, HeaderEdits, Route, Split};
 use crate::upstream::Upstream;
 
+use super::shaping;
+
 /// A route with its upstreams, edits and policies.
 pub(super) fn compile(
     listener: &str,
     route: &config::Route,
+    before: Option<&Route>,
     upstreams: &Plan,
     metrics: &Metrics,
 ) -> Result<Route, ApplyError> {
@@ -52,6 +55,7 @@ pub(super) fn compile(
         response_headers: compile_edits(&route.response_headers),
         timeout: route.timeout,
         idle: route.idle,
+        rate_limit: shaping::rate_limit(listener, route, before, metrics)?,
         retry: route.retry.as_ref().map_or_else(RetryPolicy::never, compile_retry),
         metrics: metrics.downstream.route(listener, &route.name),
     })

@@ -1,0 +1,85 @@
+//! `rate_limit`.
+
+use std::num::NonZeroU32;
+
+use crate::base::units::Rate;
+use crate::config::keys;
+use crate::config::node::Value;
+use crate::config::{RateLimit, RateLimitBy, Shaping};
+
+use super::{At, Fields};
+
+/// All of it, of a route or of `defaults.route`.
+pub(super) fn shaping(fields: &Fields<'_>) -> Shaping {
+    Shaping { rate_limit: fields.read("rate_limit", rate_limit).flatten() }
+}
+
+/// `unlimited` as `None`.
+fn rate_limit(at: At<'_>) -> Option<Option<RateLimit>> {
+    at.or_unlimited(|at| match &at.node.value {
+        Value::Scalar(_) => rate(&at).map(|rate| RateLimit {
+            rate,
+            burst: standard_burst(rate),
+            by: RateLimitBy::Route,
+            keys: STANDARD_KEYS,
+        }),
+        _ => {
+            let fields = at.fields(&keys::RATE_LIMIT)?;
+            let rate = fields.required("rate").and_then(|at| rate(&at));
+            let burst = fields.read("burst", |at| at.number(1..=1_000_000));
+            let by = fields.read("by", by);
+            let keys = fields.read("keys", |at| at.number(1..=1_000_000));
+            if let (Some(keys), None) = (fields.get("keys"), fields.get("by")) {
+                let message = "`keys` without `by`: there are no keys to be told apart";
+                keys.push(keys.error("contradiction", message).label("remove it, or add `by`"));
+            }
+            let rate = rate?;
+            Some(RateLimit {
+                rate,
+                burst: burst.and_then(NonZeroU32::new).unwrap_or_else(|| standard_burst(rate)),
+                by: by.unwrap_or(RateLimitBy::Route),
+                keys: keys.and_then(NonZeroU32::new).unwrap_or(STANDARD_KEYS),
+            })
+        }
+    })
+}
+
+/// More keys than a service has tenants or callers, in half a MiB.
+const STANDARD_KEYS: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
+
+/// A second's worth: callers send in bursts, and one that keeps to its rate should not notice the limit.
+fn standard_burst(rate: Rate) -> NonZeroU32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 1 000 000")]
+    let burst = rate.per_second().ceil().clamp(1.0, 1e6) as u32;
+    NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN)
+}
+
+fn rate(at: &At<'_>) -> Option<Rate> {
+    let rate = at.rate()?;
+    if !(1.0 / 3600.0..=1e6).contains(&rate.per_second()) {
+        let message = format!("{} is out of range: `{rate}`", at.subject());
+        let right = "write a rate from `1/h` to `1000000/s`";
+        at.push(at.error("out-of-range", message).label(right));
+        return None;
+    }
+    Some(rate)
+}
+
+fn by(at: At<'_>) -> Option<RateLimitBy> {
+    const RIGHT: &str = "write `header:NAME` or `source`";
+    let text = at.scalar("`header:NAME` or `source`")?.text.as_str();
+    let right = match text.split_once(':') {
+        None if text == "source" => return Some(RateLimitBy::Source),
+        None if text == "identity" => {
+            "a peer has an identity over TLS only, which this version does not speak: write `header:NAME` or `source`"
+        }
+        None if text == "header" => "name the header, such as `header:x-tenant`",
+        Some(("header", name)) => match http::HeaderName::from_bytes(name.trim().as_bytes()) {
+            Ok(name) => return Some(RateLimitBy::Header(name)),
+            Err(_) => "write the name of a header, such as `header:x-tenant`",
+        },
+        _ => RIGHT,
+    };
+    at.bad_value(text, right);
+    None
+}

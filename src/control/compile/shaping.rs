@@ -1,0 +1,45 @@
+//! What a route does to requests besides sending them on.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::config;
+use crate::control::ApplyError;
+use crate::metrics::Metrics;
+use crate::policy::rate_limit::{Quota, RateLimiter};
+use crate::snapshot::{RateLimit, RateLimitBy, RateLimitSettings, Route};
+
+/// A rate limit. Where `before`, the route of that name, has the same, its count goes on.
+pub(super) fn rate_limit(
+    listener: &str,
+    route: &config::Route,
+    before: Option<&Route>,
+    metrics: &Metrics,
+) -> Result<Option<RateLimit>, ApplyError> {
+    let Some(limit) = &route.shaping.rate_limit else { return Ok(None) };
+    let settings = RateLimitSettings {
+        per_second: limit.rate.per_second(),
+        burst: limit.burst,
+        by: match &limit.by {
+            config::RateLimitBy::Route => RateLimitBy::Route,
+            config::RateLimitBy::Header(name) => RateLimitBy::Header(name.clone()),
+            config::RateLimitBy::Source => RateLimitBy::Source,
+        },
+        keys: limit.keys,
+    };
+    let before = before.and_then(|route| route.rate_limit.as_ref());
+    let limiter = match before.filter(|before| before.settings == settings) {
+        Some(before) => Arc::clone(&before.limiter),
+        None => {
+            let quota = Quota::new(settings.per_second, settings.burst).ok_or_else(|| {
+                let name = &route.name;
+                ApplyError::Invalid(format!("route {name} of listener {listener}: rate_limit"))
+            })?;
+            let keys = (settings.by != RateLimitBy::Route).then_some(settings.keys);
+            Arc::new(RateLimiter::new(quota, keys, Instant::now()))
+        }
+    };
+    let metrics = metrics.route.rate_limit(listener, &route.name);
+    Ok(Some(RateLimit { settings, limiter, metrics }))
+}
