@@ -43,8 +43,8 @@ impl Busy {
              127.0.0.1:0\n    routes:\n      - {{ name: ours, match: {{ path: /ours }}, rate_limit: 1000000/s, respond: {{ status: 200, body: ours }} }}\n      - \
              {{ name: nobody, match: {{ path: /nobody }}, to: nobody }}\n      - {{ name: lost, match: {{ path: /lost }}, to: lost }}\n      \
              - {{ name: app, match: {{ path: \"/app/*\" }}, to: app, retry: {{ when: [gateway-error, reset], attempts: 4 }} }}\n  raw: {{ \
-             bind: 127.0.0.1:0, protocol: tcp, routes: [{{ to: app }}] }}\nupstreams:\n  app: {{ endpoints: [\"{app}\"], breaker: 50%, throttle: 2, adaptive: gradient }}\n  nobody: {{ \
-             endpoints: [\"{nobody}\"] }}\n  lost: {{ discover: \"dns://lost.test:80\" }}\n",
+             bind: 127.0.0.1:0, protocol: tcp, routes: [{{ to: app }}] }}\nupstreams:\n  app: {{ endpoints: [\"{app}\"] }}\n  nobody: {{ \
+             endpoints: [\"{nobody}\"] }}\n  lost: {{ discover: \"dns://lost.test:80\", breaker: 50%, throttle: 2, adaptive: gradient }}\n",
             silent = refusing(),
             app = upstream.address,
             nobody = refusing(),

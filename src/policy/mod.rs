@@ -15,5 +15,7 @@ pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;
 pub mod retry_depth;
+pub mod retry_floor;
+pub mod reuse;
 pub mod throttle;
 pub mod window;

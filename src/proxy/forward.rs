@@ -63,6 +63,7 @@ pub(super) async fn forward(
         worker: &worker,
         local: &local,
         http2,
+        repeatable: route.retry.repeats(&exchange.head.method, exchange.fields.idempotency_key),
         deadline,
         attempts: route.retry.attempts,
         per_try: route.retry.per_try,

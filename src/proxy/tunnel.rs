@@ -137,6 +137,7 @@ pub(super) async fn reach(
         worker,
         local,
         http2: false,
+        repeatable: false,
         deadline,
         attempts: 0,
         per_try: None,

@@ -12,6 +12,7 @@ use crate::policy::limits::Permit;
 
 use super::local::LocalUpstream;
 use super::pool::EndpointPool;
+use super::reuse::{AtRisk, Kept};
 use super::{PoolPolicy, Upstream};
 
 /// One of the upstream's connections, as its limit and its gauge count them.
@@ -63,7 +64,7 @@ pub struct Connection(Kind);
 #[derive(Debug)]
 enum Kind {
     /// Exclusive.
-    Http1(Http1, Rc<EndpointPool>, SharedPlace),
+    Http1(Http1, Rc<EndpointPool>, SharedPlace, Option<AtRisk>),
     /// One stream of a shared one.
     /// The guard counts the stream until the connection is dropped.
     Http2(Http2, #[expect(dead_code, reason = "held, never read")] StreamGuard),
@@ -71,7 +72,12 @@ enum Kind {
 
 impl Connection {
     pub(super) fn http1(connection: Http1, place: SharedPlace, pool: Rc<EndpointPool>) -> Self {
-        Self(Kind::Http1(connection, pool, place))
+        Self(Kind::Http1(connection, pool, place, None))
+    }
+
+    /// One that was used before.
+    pub(super) fn kept((connection, place, risk): Kept, pool: Rc<EndpointPool>) -> Self {
+        Self(Kind::Http1(connection, pool, place, risk))
     }
 
     pub(super) fn http2(connection: Http2, stream: StreamGuard) -> Self {
@@ -87,7 +93,19 @@ impl Connection {
         request: UpstreamRequest,
     ) -> Result<UpstreamResponse, SendFailure> {
         match &mut self.0 {
-            Kind::Http1(connection, ..) => connection.send(request).await,
+            Kind::Http1(connection, pool, _, risk) => {
+                let reused = connection.is_reused();
+                let sent = connection.send(request).await;
+                if reused {
+                    *risk = None;
+                    match &sent {
+                        Ok(_) => pool.trust().succeeded(),
+                        Err(SendFailure::Closed) => pool.trust().raced(Instant::now()),
+                        Err(_) => {}
+                    }
+                }
+                sent
+            }
             Kind::Http2(connection, _) => connection.send(request).await,
         }
     }
@@ -99,14 +117,14 @@ impl Connection {
 
     /// Gives it back after a response that was read to its end. Dropping it instead closes it.
     pub fn give_back(self, policy: &PoolPolicy, now: Instant) {
-        if let Kind::Http1(connection, pool, place) = self.0 {
+        if let Kind::Http1(connection, pool, place, _) = self.0 {
             pool.checkin(connection, place, policy, now);
         }
     }
 
     /// Remembers what the upstream's `Keep-Alive` header said.
     pub fn learn_keep_alive(&self, seconds: u64) {
-        if let Kind::Http1(_, pool, _) = &self.0 {
+        if let Kind::Http1(_, pool, ..) = &self.0 {
             pool.learn(seconds);
         }
     }

@@ -1,6 +1,6 @@
 //! What one worker has of an upstream: its connections, its part of the retry budget, its waiting requests.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -28,6 +28,7 @@ use super::connection::{Connection, Held, Place, SharedPlace};
 use super::gate::Ended;
 use super::pool::{EndpointPool, Http2Place};
 use super::queue::Queue;
+use super::reuse::{Kept, MayReuse};
 
 /// Maps of a worker are keyed by ids of our own making: no attacker chooses them, so a fast fixed hash will do.
 pub(super) type IdMap<V> = HashMap<u64, V, FixedState>;
@@ -38,6 +39,8 @@ pub struct LocalUpstream {
     /// What all workers share.
     pub upstream: Arc<Upstream>,
     budget: RefCell<RetryBudget>,
+    /// Uses of kept connections that the budget must cover, see [`super::reuse`].
+    pub(super) at_risk: Cell<u32>,
     pools: RefCell<IdMap<(Arc<Endpoint>, Rc<EndpointPool>)>>,
     /// Requests that wait for one of the upstream's places.
     slots: Queue,
@@ -72,11 +75,11 @@ impl Drop for Slot {
 }
 
 impl LocalUpstream {
-    pub(super) fn new(upstream: Arc<Upstream>, workers: u32, now: Instant) -> Self {
-        let policy = upstream.policy.budget;
-        let floor = policy.floor_per_second / f64::from(workers);
+    pub(super) fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
+        let (policy, floor) = (upstream.policy.budget, Arc::clone(&upstream.floor));
         Self {
-            budget: RefCell::new(RetryBudget::new(policy.ratio, floor, policy.window, now)),
+            budget: RefCell::new(RetryBudget::sharing(policy.ratio, floor, policy.window, now)),
+            at_risk: Cell::new(0),
             upstream,
             pools: RefCell::default(),
             slots: Queue::default(),
@@ -204,7 +207,7 @@ impl LocalUpstream {
         self.pools.borrow().values().find_map(|(_, pool)| pool.evict())
     }
 
-    /// A connection to `endpoint`: one that is kept, or a new one. `fresh` takes no kept HTTP/1 connection.
+    /// A connection to `endpoint`: one that is kept, as far as `reuse` and the endpoint's past allow it, or a new one.
     ///
     /// # Errors
     /// `connect_failed`, or those of waiting for one of the upstream's connections.
@@ -212,7 +215,7 @@ impl LocalUpstream {
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
         http2: bool,
-        fresh: bool,
+        reuse: MayReuse,
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<Connection, ProxyError> {
@@ -224,32 +227,30 @@ impl LocalUpstream {
                 place => Box::pin(self.connect_http2(place, endpoint, &pool, tick, deadline)).await,
             };
         }
-        let kept = || if fresh { None } else { pool.checkout(policy, Instant::now()) };
-        while let Some((mut connection, place)) = self.connections.unless_others_wait(kept) {
-            if connection.ready().await {
-                return Ok(Connection::http1(connection, place, pool));
+        let kept = || self.kept(&pool, reuse);
+        while let Some(mut kept) = self.connections.unless_others_wait(kept) {
+            if kept.0.ready().await {
+                return Ok(Connection::kept(kept, pool));
             }
         }
-        Box::pin(self.connect_http1(endpoint, fresh, pool, tick, deadline)).await
+        Box::pin(self.connect_http1(endpoint, reuse, pool, tick, deadline)).await
     }
 
     async fn connect_http1(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        fresh: bool,
+        reuse: MayReuse,
         pool: Rc<EndpointPool>,
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<Connection, ProxyError> {
         enum Found {
-            Kept(Http1, SharedPlace),
+            Kept(Kept),
             New(Place),
         }
-        let policy = &self.upstream.policy.pool;
         let take = || {
-            let kept = if fresh { None } else { pool.checkout(policy, Instant::now()) };
-            kept.map(|(connection, place)| Found::Kept(connection, place))
-                .or_else(|| self.place().map(Found::New))
+            let kept = self.kept(&pool, reuse).map(Found::Kept);
+            kept.or_else(|| self.place().map(Found::New))
         };
         loop {
             let found = match self.connections.unless_others_wait(take) {
@@ -257,9 +258,9 @@ impl LocalUpstream {
                 None => self.wait(&self.connections, tick, deadline, take).await?,
             };
             match found {
-                Found::Kept(mut connection, place) => {
-                    if connection.ready().await {
-                        return Ok(Connection::http1(connection, place, pool));
+                Found::Kept(mut kept) => {
+                    if kept.0.ready().await {
+                        return Ok(Connection::kept(kept, pool));
                     }
                 }
                 Found::New(place) => {
@@ -403,6 +404,7 @@ impl LocalUpstream {
         let policy = &self.upstream.policy.pool;
         self.pools.borrow_mut().retain(|_, (endpoint, pool)| {
             pool.sweep(policy, endpoint.is_retired(), now);
+            self.upstream.metrics.reuse_rests.inc_by(u64::from(pool.trust().take_rests()));
             !(endpoint.is_retired() && pool.is_empty())
         });
     }

@@ -4,7 +4,7 @@
 //! closing; the others grow old together and are swept. HTTP/2: one connection, a second one only where the peer's
 //! stream limit is reached; requests that come while it is being made wait for it instead of making their own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::base::error::ProxyError;
 use crate::net::http2::StreamGuard;
 use crate::net::{Http1, Http2};
+use crate::policy::reuse::ReuseTrust;
 
 use super::connection::{Place, SharedPlace};
 
@@ -53,6 +54,8 @@ pub(super) struct EndpointPool {
     connecting: RefCell<Option<Rc<Connecting>>>,
     /// One second below what the upstream's `Keep-Alive: timeout=` said last.
     learned: Cell<Option<Duration>>,
+    /// How reuse went.
+    trust: RefCell<ReuseTrust>,
 }
 
 #[derive(Debug)]
@@ -127,6 +130,16 @@ impl Drop for Maker {
 }
 
 impl EndpointPool {
+    /// What was learned of reuse.
+    pub(super) fn trust(&self) -> RefMut<'_, ReuseTrust> {
+        self.trust.borrow_mut()
+    }
+
+    /// True when an HTTP/1 connection is kept.
+    pub(super) fn has_kept(&self) -> bool {
+        !self.idle.borrow().is_empty()
+    }
+
     /// The idle HTTP/1 connection that was used last, if one may still be used.
     pub(super) fn checkout(
         &self,
@@ -161,6 +174,8 @@ impl EndpointPool {
         let mut idle = self.idle.borrow_mut();
         if connection.is_closed()
             || idle.len() >= policy.max_idle
+            // One is kept for the trial that follows.
+            || (!idle.is_empty() && self.trust.borrow().rests())
             || !policy.allows(connection.used(), connection.made(), now)
         {
             return;
