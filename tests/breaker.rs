@@ -7,7 +7,7 @@ mod traffic;
 
 use std::io::{BufReader, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -135,45 +135,27 @@ fn it_closes_by_probes_and_a_ramp_when_the_upstream_works_again() {
 
 #[test]
 fn half_open_lets_one_probe_at_a_time_through_and_one_that_leaves_makes_room() {
-    let failing = Arc::new(AtomicBool::new(true));
-    let (fails, at_once) = (Arc::clone(&failing), Arc::new(AtomicU32::new(0)));
-    let arrived = Arc::clone(&at_once);
-    // Fails at first; then takes requests and never answers.
-    let upstream = Upstream::serve(move |_, stream| {
-        let mut stream = BufReader::new(stream);
-        while read_request(&mut stream).is_some() {
-            if fails.load(Ordering::SeqCst) {
-                stream.get_mut().write_all(&answer(500, "", "no")).unwrap();
-            } else {
-                arrived.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-    });
-    let proxy = start(&upstream, "min_requests: 5, open_for: 5s");
+    let gate = Gate::new("done");
+    let proxy = start(&gate.upstream, "slow: { over: 1ms }, min_requests: 1, open_for: 6s");
     let to = proxy.address("outbound");
-    while state(&proxy.metrics()) != ["open"] {
-        get(to, "/");
-    }
-    failing.store(false, Ordering::SeqCst);
+    let first = std::thread::spawn(move || get(to, "/"));
+    gate.arrived();
+    pause(5);
+    gate.open(1);
+    assert_eq!(first.join().unwrap().status, 200);
     wait_for(&proxy, "half_open");
-    for round in 1..=3 {
+    let refused = |metrics: &Metrics| {
+        metrics.sum("outrigger_upstream_rejected_total", &[("reason", "breaker_open")])
+    };
+    for round in 0..3 {
         let mut probe = Connection::open(to);
-        // The place of the one before is free as soon as its end is noticed.
-        let end = Instant::now() + support::PATIENCE;
-        while at_once.load(Ordering::SeqCst) < round {
-            assert!(Instant::now() < end, "no probe in round {round}");
-            let mut next = Connection::open(to);
-            next.request("GET", "/", &[], b"");
-            let in_flight = |m: &Metrics| m.sum("outrigger_upstream_in_flight", &[]) > 0.5;
-            if proxy.metrics_when(in_flight).sum("outrigger_upstream_in_flight", &[]) > 0.5 {
-                probe = next;
-            }
-        }
-        for _ in 0..5 {
-            let reply = get(to, "/");
-            assert_eq!(reply.header("x-outrigger-reason"), Some("breaker_open"), "round {round}");
-        }
-        assert_eq!(at_once.load(Ordering::SeqCst), round);
+        probe.request("GET", "/", &[], b"");
+        gate.arrived();
+        let before = refused(&proxy.metrics());
+        let mut others: Vec<Connection> = (0..5).map(|_| Connection::open(to)).collect();
+        others.iter_mut().for_each(|other| other.request("GET", "/", &[], b""));
+        proxy.wait_metrics("five are refused", |metrics| refused(metrics) > before + 4.5);
+        assert!(!gate.has_arrived(), "a second probe in round {round}");
         drop(probe);
         proxy.wait_metrics("left", |m| m.sum("outrigger_upstream_in_flight", &[]) < 0.5);
     }
