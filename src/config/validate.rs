@@ -2,6 +2,7 @@
 
 mod gate;
 mod shadow;
+mod shaping;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
             let path = routes.index(index);
             let place = Place { node, path };
             route_warnings(listener, route, &place, &mut out);
+            shaping::shaping(route, &place, &mut out);
         }
         shadow::shadowed(&listener.routes, nodes, &routes, &mut out);
     }

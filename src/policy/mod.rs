@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod classify;
 pub mod deadline;
+pub mod fault;
 pub mod gradient;
 pub mod limits;
 pub mod pushback;
