@@ -228,10 +228,8 @@ impl LocalUpstream {
             };
         }
         let kept = || self.kept(&pool, reuse);
-        while let Some(mut kept) = self.connections.unless_others_wait(kept) {
-            if kept.0.ready().await {
-                return Ok(Connection::kept(kept, pool));
-            }
+        if let Some(kept) = self.connections.unless_others_wait(kept) {
+            return Ok(Connection::kept(kept, pool));
         }
         Box::pin(self.connect_http1(endpoint, reuse, pool, tick, deadline)).await
     }
@@ -252,25 +250,17 @@ impl LocalUpstream {
             let kept = self.kept(&pool, reuse).map(Found::Kept);
             kept.or_else(|| self.place().map(Found::New))
         };
-        loop {
-            let found = match self.connections.unless_others_wait(take) {
-                Some(found) => found,
-                None => self.wait(&self.connections, tick, deadline, take).await?,
-            };
-            match found {
-                Found::Kept(mut kept) => {
-                    if kept.0.ready().await {
-                        return Ok(Connection::kept(kept, pool));
-                    }
-                }
-                Found::New(place) => {
-                    let (socket, held) = self.open(endpoint, place).await?;
-                    let place = held.place();
-                    return match Http1::start(socket, Instant::now(), held).await {
-                        Ok(connection) => Ok(Connection::http1(connection, place, pool)),
-                        Err(error) => Err(self.failed(endpoint, &error)),
-                    };
-                }
+        let found = match self.connections.unless_others_wait(take) {
+            Some(found) => found,
+            None => self.wait(&self.connections, tick, deadline, take).await?,
+        };
+        match found {
+            Found::Kept(kept) => Ok(Connection::kept(kept, pool)),
+            Found::New(place) => {
+                let (socket, place) = self.open(endpoint, place).await?;
+                let interim = self.upstream.metrics.interim_dropped.clone();
+                let connection = Http1::new(socket, Instant::now(), interim);
+                Ok(Connection::http1(connection, place, pool))
             }
         }
     }
@@ -329,7 +319,8 @@ impl LocalUpstream {
             Ok((connection, stream)) => return Ok(Made::Stream(connection, stream)),
             Err(place) => place,
         };
-        let (socket, held) = self.open(endpoint, place).await?;
+        let (socket, place) = self.open(endpoint, place).await?;
+        let held = Held::new(place, Rc::clone(self));
         let place = held.place();
         match Http2::start(socket, Instant::now(), held).await {
             Ok(connection) => Ok(Made::New(connection, place)),
@@ -353,24 +344,21 @@ impl LocalUpstream {
             Some(place) => place,
             None => self.wait(&self.connections, tick, deadline, take).await?,
         };
-        self.open(endpoint, place).await
+        let (socket, place) = self.open(endpoint, place).await?;
+        Ok((socket, Held::new(place, Rc::clone(self))))
     }
 
-    async fn open(
-        self: &Rc<Self>,
-        endpoint: &Arc<Endpoint>,
-        place: Place,
-    ) -> Result<(Socket, Held), ProxyError> {
+    async fn open(&self, endpoint: &Endpoint, place: Place) -> Result<(Socket, Place), ProxyError> {
         let timeout = self.upstream.connect_timeout(endpoint);
         let target = Target { address: endpoint.address.clone(), timeout };
-        // Made first: whatever becomes of the connect, the next in line is told.
-        let held = Held::new(place, Rc::clone(self));
         match Connect.call(target).await {
             Ok(socket) => {
                 self.upstream.metrics.connects_ok.inc();
-                Ok((socket, held))
+                Ok((socket, place))
             }
             Err(error) => {
+                drop(place);
+                self.connection_freed();
                 let metrics = &self.upstream.metrics;
                 if error.kind() == io::ErrorKind::TimedOut {
                     metrics.connects_timed_out.inc();

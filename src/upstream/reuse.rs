@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::net::Http1;
 use crate::policy::reuse::Reuse;
 
-use super::connection::SharedPlace;
+use super::connection::Place;
 use super::local::LocalUpstream;
 use super::pool::EndpointPool;
 
@@ -23,7 +23,7 @@ pub enum MayReuse {
 }
 
 /// A kept connection, with what counts its use as at risk where it is not yet trusted.
-pub(super) type Kept = (Http1, SharedPlace, Option<AtRisk>);
+pub(super) type Kept = (Http1, Place, Option<AtRisk>);
 
 /// A use that the budget must be able to repair, until its response has begun.
 #[derive(Debug)]
