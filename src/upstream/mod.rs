@@ -7,6 +7,7 @@ mod local;
 mod pool;
 mod queue;
 mod reuse;
+mod slot;
 mod worker;
 
 use std::sync::Arc;
@@ -27,9 +28,10 @@ use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
 pub use gate::{BreakerView, Ended, Gate, GatePolicy, GateView, breaker_words, rejection_words};
-pub use local::{LocalUpstream, Slot};
+pub use local::LocalUpstream;
 pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
+pub use slot::Slot;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
