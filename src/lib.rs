@@ -26,7 +26,7 @@
 //! | 1 | [`config`], [`metrics`], [`policy`], [`io`] |
 //! | 2 | [`balance`], [`route`] |
 //! | 3 | [`net`] |
-//! | 4 | [`discovery`], [`upstream`] |
+//! | 4 | [`discovery`], [`health`], [`upstream`] |
 //! | 5 | [`snapshot`] |
 //! | 6 | [`proxy`], [`control`] |
 //! | 7 | [`admin`] |
@@ -39,6 +39,7 @@ pub mod base;
 pub mod config;
 pub mod control;
 pub mod discovery;
+pub mod health;
 pub mod io;
 pub mod metrics;
 pub mod net;

@@ -5,6 +5,7 @@
 
 mod access;
 mod gate;
+mod health;
 mod show;
 
 use std::convert::Infallible;

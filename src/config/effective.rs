@@ -1,6 +1,7 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
 mod gate;
+mod health;
 mod shaping;
 mod write;
 
@@ -212,6 +213,7 @@ fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
         pool(w, upstream, below(node, "pool", ""));
         limits(w, upstream, below(node, "limits", ""));
         gate::write(w, upstream, node);
+        health::health(w, upstream.health.as_ref(), below(node, "health", ""));
     });
 }
 

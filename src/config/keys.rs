@@ -36,8 +36,8 @@ sections! {
         later ["proxy_protocol" "tls" "authorize" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault"]
         later ["hedge" "mirror" "hash"];
-    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle"]
-        later ["tls" "slow_start" "outliers" "health"];
+    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle" "health"]
+        later ["tls" "slow_start" "outliers"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
         later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -61,8 +61,8 @@ sections! {
     FAULT_ABORT = "`abort`" ["share" "status"] later [];
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle"
-    ] later ["subset" "tls" "slow_start" "outliers" "health"];
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle" "health"
+    ] later ["subset" "tls" "slow_start" "outliers"];
     ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy"] later ["zone_aware" "panic"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
@@ -73,6 +73,7 @@ sections! {
     SLOW = "`slow`" ["share" "over"] later [];
     THROTTLE = "`throttle`" ["k"] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
+    HEALTH = "`health`" ["http" "tcp" "grpc" "status" "host" "interval" "timeout" "rise" "fall"] later [];
 }
 
 /// What other proxies, and people, call our keys. The first whose key the map has is meant.
@@ -148,4 +149,18 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("fallback_duration", "open_for"),
     ("adaptive_concurrency", "adaptive"),
     ("admission_control", "throttle"),
+    ("health_check", "health"),
+    ("health_checks", "health"),
+    ("healthcheck", "health"),
+    ("livenessProbe", "health"),
+    ("readinessProbe", "health"),
+    ("httpGet", "http"),
+    ("path", "http"),
+    ("tcpSocket", "tcp"),
+    ("expected_statuses", "status"),
+    ("periodSeconds", "interval"),
+    ("healthy_threshold", "rise"),
+    ("successThreshold", "rise"),
+    ("unhealthy_threshold", "fall"),
+    ("failureThreshold", "fall"),
 ];

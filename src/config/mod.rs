@@ -48,7 +48,8 @@ pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
-    Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
+    Balance, Budget, Discover, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream,
+    UpstreamLimits, UpstreamProtocol,
 };
 
 /// A whole configuration file, valid.

@@ -4,6 +4,7 @@
 mod action;
 mod gate;
 mod headers;
+mod health;
 mod listener;
 mod matches;
 mod retry;

@@ -1,6 +1,7 @@
 //! What can take force but is probably not meant: warnings, each with its place and its arithmetic.
 
 mod gate;
+mod health;
 mod shadow;
 mod shaping;
 
@@ -293,6 +294,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
                     .label("`auto` learns the peer's time and stays below it"),
             );
         }
+        health::slow(upstream, &entry.node, &path, out);
         if let (Some(connect), Some(node)) =
             (upstream.connect_timeout, entry.node.get("connect_timeout"))
         {

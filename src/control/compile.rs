@@ -3,6 +3,7 @@
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
 mod gate;
+mod health;
 mod route;
 mod shaping;
 mod upstream;
@@ -18,6 +19,7 @@ use super::ApplyError;
 use super::resolve::Plan;
 
 pub(super) use gate::features;
+pub(super) use health::health;
 pub(super) use upstream::upstream;
 
 /// The route label of requests that no route took.

@@ -5,6 +5,7 @@
 
 pub mod downstream;
 pub mod gate;
+pub mod health;
 pub mod names;
 pub mod process;
 pub mod route;
@@ -20,6 +21,7 @@ use prometheus::{
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use gate::{GateFamilies, GateFeatures, GateMetrics};
+pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};
 pub use process::ProcessMetrics;
 pub use route::{FaultMetrics, RateLimitMetrics, RouteFamilies};
 pub use summary::Summary;
@@ -37,6 +39,8 @@ pub struct Metrics {
     pub upstream: UpstreamFamilies,
     /// Breakers, adaptive limits, throttles.
     pub gate: GateFamilies,
+    /// Active health checks.
+    pub health: HealthFamilies,
     /// The proxy itself.
     pub process: ProcessMetrics,
 }
@@ -57,6 +61,7 @@ impl Metrics {
             upstream: UpstreamFamilies::register(&register, &dropped)?,
             gate: GateFamilies::register(&register)?,
             process: ProcessMetrics::register(&register, &dropped)?,
+            health: HealthFamilies::register(&register)?,
             registry: registry.clone(),
         };
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;

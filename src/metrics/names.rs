@@ -39,6 +39,7 @@ metrics! {
     UPSTREAM_CONCURRENCY_LIMIT = "outrigger_upstream_concurrency_limit", "The adaptive limit of attempts in flight, by upstream; only where it is on.";
     UPSTREAM_THROTTLE = "outrigger_upstream_throttle_probability", "The share of requests that the throttle refuses, by upstream; only where it is on.";
     UPSTREAM_CONNECTS = "outrigger_upstream_connects_total", "Connections opened, by upstream and outcome.";
+    UPSTREAM_HEALTH_CHECKS = "outrigger_upstream_health_checks_total", "Active health checks that ended, by upstream and outcome.";
     UPSTREAM_REUSE_RESTS = "outrigger_upstream_reuse_rests_total", "Times that a worker stopped reusing connections to an endpoint for a while, as they were closed under requests, by upstream.";
 
     DISCOVERY_STALENESS = "outrigger_discovery_staleness_seconds", "Age of the last good answer beyond its validity; 0 while it is fresh.";

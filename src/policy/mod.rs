@@ -10,6 +10,7 @@ pub mod classify;
 pub mod deadline;
 pub mod fault;
 pub mod gradient;
+pub mod health;
 pub mod limits;
 pub mod pushback;
 pub mod rate_limit;

@@ -15,7 +15,6 @@ use crate::balance::endpoint::Endpoint;
 use crate::base::error::{ProxyError, Reason};
 use crate::io::socket::Socket;
 use crate::io::tick::Tick;
-use crate::metrics::GaugeGuard;
 use crate::net::http2::StreamGuard;
 use crate::net::{Connect, Http1, Http2, Target};
 use crate::policy::limits::Resource;

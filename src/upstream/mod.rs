@@ -154,6 +154,7 @@ impl Upstream {
             counts.unhealthy,
             counts.ejected,
             counts.slow_start,
+            counts.unproven,
         ]);
         self.metrics.panic.set(i64::from(counts.panic));
         counts
