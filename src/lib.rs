@@ -29,7 +29,7 @@
 //! | 4 | [`discovery`], [`health`], [`upstream`] |
 //! | 5 | [`snapshot`] |
 //! | 6 | [`proxy`], [`control`] |
-//! | 7 | [`admin`] |
+//! | 7 | [`admin`], [`simulate`] |
 //! | 8 | [`app`] |
 
 pub mod admin;
@@ -46,5 +46,6 @@ pub mod net;
 pub mod policy;
 pub mod proxy;
 pub mod route;
+pub mod simulate;
 pub mod snapshot;
 pub mod upstream;

@@ -38,7 +38,7 @@ const TABLE: &[(&str, u8, &str)] = &[
         "base config metrics policy io balance route tls net discovery health upstream snapshot",
     ),
     ("admin", 7, "base config metrics balance route health upstream snapshot control"),
-    ("simulate", 7, "base policy balance route snapshot control"),
+    ("simulate", 7, "base config metrics policy balance upstream snapshot control"),
     (
         "app",
         8,

@@ -13,15 +13,17 @@ pub(super) struct Section {
 }
 
 macro_rules! sections {
-    ($($const:ident = $name:literal [$($key:literal)*] later [$($later:literal)*];)+) => {
+    ($(#[$doc:meta])* $all:ident: $($const:ident = $name:literal [$($key:literal)*] later [$($later:literal)*];)+) => {
         $(pub(super) const $const: Section =
             Section { name: $name, keys: &[$($key),*], later: &[$($later),*] };)+
-        /// Every kind of map whose keys are fixed.
-        pub(super) const ALL: &[&Section] = &[$(&$const),+];
+        $(#[$doc])*
+        pub(super) const $all: &[&Section] = &[$(&$const),+];
     };
 }
 
 sections! {
+    /// Every kind of map whose keys are fixed.
+    ALL:
     FILE = "the file" [
         "service" "zone" "compat" "admin" "runtime" "access_log" "metrics" "dns" "defaults" "listeners" "upstreams"
     ] later ["tracing" "identity" "tests"];
@@ -74,6 +76,20 @@ sections! {
     THROTTLE = "`throttle`" ["k"] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
     HEALTH = "`health`" ["http" "tcp" "grpc" "status" "host" "interval" "timeout" "rise" "fall"] later [];
+}
+
+sections! {
+    /// The same for the scenarios of `outrigger simulate`.
+    SCENARIOS:
+    SCENARIO = "a scenario" ["about" "duration" "grace" "clients" "servers" "hops" "headers" "events"] later [];
+    SCENARIO_CLIENTS = "`clients`" ["sidecars" "workers" "rate"] later [];
+    SCENARIO_SERVERS = "`servers`" ["endpoints" "service_time" "slots" "queue" "rtt"] later [];
+    SCENARIO_TIME = "`service_time`" ["median" "p99"] later [];
+    SCENARIO_EVENT = "an event" ["at" "for" "hop" "endpoints" "fault" "restart" "load"] later [];
+    SCENARIO_FAULT = "`fault`" ["reset" "errors" "slow" "capacity" "flap"] later [];
+    SCENARIO_ERRORS = "`errors`" ["share" "status"] later [];
+    SCENARIO_FLAP = "`flap`" ["every" "down"] later [];
+    SCENARIO_RESTART = "`restart`" ["every" "down" "cold" "slow"] later [];
 }
 
 /// What other proxies, and people, call our keys. The first whose key the map has is meant.

@@ -17,6 +17,7 @@ mod node;
 mod read;
 mod render;
 mod route;
+mod scenario;
 mod schema;
 mod shaping;
 mod source;
@@ -43,6 +44,10 @@ pub use render::{render, render_json};
 pub use route::{
     Action, BackoffRange, GrpcMatch, HeaderEdits, HostPattern, PathPattern, Redirect, Respond,
     Retry, RetryMethods, RetryWhen, Rewrite, Route, RouteMatch, ValueMatch,
+};
+pub use scenario::{
+    Clients, Effect, Event, LoadedScenario, Scenario, Servers, ServiceTime, load_scenario,
+    scenario_from,
 };
 pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, RateLimit, RateLimitBy, Shaping};

@@ -80,6 +80,21 @@ enum Planned {
 }
 
 impl Plan {
+    /// Every upstream of `config` anew; whoever asks gives them their endpoints.
+    pub(super) fn without_discovery(
+        config: &config::Config,
+        metrics: &Metrics,
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Self {
+        let order = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let planned = config.upstreams.iter().map(|wanted| {
+            let upstream = Arc::new(compile::upstream(wanted, metrics, rng, now));
+            (wanted.name.clone(), Planned::Make { upstream, config: wanted.clone(), dns: None })
+        });
+        Self { planned: planned.collect(), order, resolver: None }
+    }
+
     /// The upstream of that name, as it will be.
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.planned.get(name).map(Planned::upstream)
@@ -111,6 +126,7 @@ impl Upstreams {
     pub(super) fn plan(&self, config: &config::Config) -> Result<Plan, ApplyError> {
         let mut resolver = self.resolver.clone();
         let mut planned = BTreeMap::new();
+        let (mut rng, now) = (Rng::from_entropy(), Instant::now());
         for wanted in &config.upstreams {
             let plan = match self.managed.get(&wanted.name) {
                 Some(managed) if managed.config == *wanted => Planned::Keep(Rc::clone(managed)),
@@ -120,7 +136,7 @@ impl Upstreams {
                     dns: dns_of(wanted, &config.dns, &mut resolver)?,
                 },
                 _ => Planned::Make {
-                    upstream: Arc::new(compile::upstream(wanted, &self.metrics)),
+                    upstream: Arc::new(compile::upstream(wanted, &self.metrics, &mut rng, now)),
                     config: wanted.clone(),
                     dns: dns_of(wanted, &config.dns, &mut resolver)?,
                 },

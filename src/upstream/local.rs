@@ -46,9 +46,8 @@ pub struct LocalUpstream {
 
 impl LocalUpstream {
     pub(super) fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
-        let (policy, floor) = (upstream.policy.budget, Arc::clone(&upstream.floor));
         Self {
-            budget: RefCell::new(RetryBudget::sharing(policy.ratio, floor, policy.window, now)),
+            budget: RefCell::new(upstream.budget_of_one(now)),
             at_risk: Cell::new(0),
             upstream,
             pools: RefCell::default(),

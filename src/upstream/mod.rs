@@ -24,6 +24,7 @@ use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
 use crate::policy::breaker::Transition;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
+use crate::policy::retry_budget::RetryBudget;
 use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
@@ -111,12 +112,13 @@ impl Upstream {
         gate: Gate,
         balancer: Balancer,
         metrics: UpstreamMetrics,
+        now: Instant,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
-            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, Instant::now())),
+            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, now)),
             policy,
             limits: Limits::new(limits),
             gate,
@@ -204,6 +206,12 @@ impl Upstream {
         .map(|(name, resource)| {
             (name, self.limits.current(resource), self.limits.maximum(resource))
         })
+    }
+
+    /// The retry budget of one worker: ratios add up, the floor is shared.
+    pub fn budget_of_one(&self, now: Instant) -> RetryBudget {
+        let (policy, floor) = (self.policy.budget, Arc::clone(&self.floor));
+        RetryBudget::sharing(policy.ratio, floor, policy.window, now)
     }
 
     /// How long connecting to `endpoint` may take.
