@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use crate::base::units::format_duration;
 use crate::control::{Applied, Control, Managed};
 
+use super::gate;
 use super::standing;
 
 /// For `/` and for pages that do not exist.
@@ -93,14 +94,18 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
             shown
         })
         .collect();
-    json!({
+    let mut page = json!({
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
         "panic": upstream.balancer.is_panicking(),
         "discovery": discovery(managed, &source, now),
         "limits": limits,
         "endpoints": endpoints,
-    })
+    });
+    for (key, value) in gate::fields(&upstream.gate.view(now)) {
+        page[key] = value;
+    }
+    page
 }
 
 fn discovery(managed: &Managed, source: &str, now: Instant) -> Value {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::Server;
 use crate::base::address::Address;
@@ -88,8 +87,6 @@ pub(super) struct Proxy {
     workers: Vec<WorkerThread>,
     log_writer: Option<JoinHandle<()>>,
     shared: Shared,
-    /// Looks at the endpoints as long as there is traffic.
-    _tick: AbortOnDropHandle<()>,
 }
 
 impl Proxy {
@@ -131,6 +128,7 @@ impl Proxy {
         );
         control.apply(Rc::clone(&config)).await?;
         control.started(loaded.source.text(), effective);
+        drop(tokio::task::spawn_local(control::tick::run(Rc::clone(&control))));
         let admin = start_admin(&config, &control, log).await?;
         tracing::info!(
             version = super::VERSION,
@@ -138,9 +136,7 @@ impl Proxy {
             generation = control.generation(),
             "outrigger is running"
         );
-        let tick = tokio::task::spawn_local(control::tick(Rc::clone(&control)));
-        let tick = AbortOnDropHandle::new(tick);
-        Ok(Self { control, snapshots, admin, workers, log_writer, shared, _tick: tick })
+        Ok(Self { control, snapshots, admin, workers, log_writer, shared })
     }
 
     /// Reloads where that is asked for, until SIGTERM, SIGINT or `POST /drain`; then drains. A second signal cuts the

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::endpoint::EndpointSpec;
 use crate::base::units::{Rate, Ratio};
 
+use super::gate::{Adaptive, Breaker, Throttle};
 use super::outliers::Outliers;
 
 /// A named group of interchangeable endpoints and its policy.
@@ -28,6 +29,12 @@ pub struct Upstream {
     pub pool: PoolSettings,
     /// Circuit breaking by resource.
     pub limits: UpstreamLimits,
+    /// Circuit breaking by state.
+    pub breaker: Option<Breaker>,
+    /// An adaptive limit in place of `limits.in_flight`.
+    pub adaptive: Option<Adaptive>,
+    /// Client-side throttling.
+    pub throttle: Option<Throttle>,
     /// Active health checks; `None` (not written, or `never`): none.
     pub health: Option<HealthCheck>,
     /// Who is taken out of traffic for failures; `None` is `never`.

@@ -2,15 +2,16 @@
 //!
 //! `config::load` reads and checks the file, [`compile`] turns it into runtime types, [`Control::apply`] binds what is
 //! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
-//! upstreams; [`tick`](fn@tick) looks at them. All of it runs on the control thread, apart from the workers.
+//! upstreams; [`tick`] looks at them. All of it runs on the control thread, apart from the workers.
 
 mod checks;
 mod compile;
 mod listen;
+mod outliers;
 mod resolve;
 mod series;
 mod socket_file;
-mod tick;
+pub mod tick;
 pub mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -32,7 +33,6 @@ pub use compile::compiled;
 pub use listen::{Bound, Listeners};
 pub use resolve::{Managed, Upstreams};
 pub use socket_file::SocketFile;
-pub use tick::tick;
 
 /// Why a configuration did not take force. The one before is untouched.
 #[derive(Debug, thiserror::Error)]

@@ -19,9 +19,9 @@ use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
 use crate::policy::outlier::Signal;
-use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState};
+use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState, SuppressedReason};
 use crate::snapshot::{Route, Split};
-use crate::upstream::{LocalUpstream, Slot};
+use crate::upstream::{Ended, LocalUpstream, Slot};
 
 use super::attempt::{Plan, outcome_word};
 use super::exchange::Exchange;
@@ -148,7 +148,10 @@ pub(super) async fn reach(
         idle: None,
         body: None,
     };
-    let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
+    let mut slot: Slot = match local.try_enter(&worker.rng)? {
+        Some(slot) => slot,
+        None => local.wait_to_enter(&worker.tick, deadline.overall).await?,
+    };
     let mut tried = Tried::new();
     loop {
         let start = Instant::now();
@@ -163,6 +166,7 @@ pub(super) async fn reach(
             Ok((socket, held)) => {
                 local.upstream.metrics.attempt(AttemptOutcome::Success);
                 guard.settle(Outcome::Success, now);
+                slot.settle(&Ended::of_tunnel(now.saturating_duration_since(start)));
                 let upstream = &local.upstream;
                 upstream.note(&guard, Signal::Success, now, &mut worker.rng.borrow_mut());
                 return Ok((socket, (held, guard, slot)));
@@ -171,6 +175,7 @@ pub(super) async fn reach(
         };
         local.upstream.metrics.attempt(outcome_word(error.reason));
         guard.settle(Outcome::of_reason(error.reason), now);
+        slot.settle(&Ended::of_reason(error.reason, now.saturating_duration_since(start)));
         // Any other end is one of waiting for our own place.
         if error.reason == Reason::ConnectFailed {
             let upstream = &local.upstream;
@@ -189,6 +194,10 @@ pub(super) async fn reach(
                 if let Some(reason) = reason {
                     local.upstream.metrics.suppress(reason.index());
                 }
+                return Err(error);
+            }
+            _ if local.upstream.gate.is_refusing() => {
+                local.upstream.metrics.suppress(SuppressedReason::BreakerOpen.index());
                 return Err(error);
             }
             _ => local.upstream.metrics.retry(RetryCause::Safe),

@@ -14,7 +14,7 @@ use crate::config::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
-use super::{At, Fields, health, listener, outliers, top};
+use super::{At, Fields, gate, health, listener, outliers, top};
 
 /// Every upstream, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
@@ -61,6 +61,9 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
         slow_start: fields.read("slow_start", outliers::slow_start).unwrap_or(None),
         pool: pool(fields.get("pool")),
         limits: limits(fields.get("limits")),
+        breaker: fields.read("breaker", gate::breaker),
+        adaptive: gate::adaptive(fields),
+        throttle: fields.read("throttle", gate::throttle),
         health: fields.read("health", health::health).flatten(),
         outliers: fields
             .read("outliers", outliers::outliers)

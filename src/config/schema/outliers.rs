@@ -2,14 +2,31 @@
 
 use serde_json::{Value, json};
 
+use super::Properties;
 use super::parts::{any_of, boolean, duration, integer, object, share, variable};
 
+/// The keys of an upstream that say which of its endpoints get how much.
+pub(super) fn keys() -> Properties {
+    vec![
+        (
+            "slow_start",
+            "How long an endpoint that joins or returns takes to its whole weight. Default never.",
+            never_or(duration()),
+        ),
+        (
+            "outliers",
+            "`never`, or when an endpoint is taken out of traffic for its failures.",
+            outliers(),
+        ),
+    ]
+}
+
 /// `never`, or what stands instead.
-pub(super) fn never_or(other: Value) -> Value {
+fn never_or(other: Value) -> Value {
     any_of(vec![json!({ "const": "never" }), other])
 }
 
-pub(super) fn outliers() -> Value {
+fn outliers() -> Value {
     let row = || never_or(integer(1, 1_000));
     let stdev = json!({ "type": "number", "minimum": 0.1, "maximum": 10 });
     let success_rate = object(

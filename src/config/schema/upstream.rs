@@ -4,11 +4,10 @@ mod health;
 
 use serde_json::{Value, json};
 
-use super::Properties;
-use super::outliers::{never_or, outliers};
 use super::parts::{
     any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
 };
+use super::{Properties, gate, outliers};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -43,7 +42,7 @@ pub(super) fn upstream_keys() -> Properties {
             ),
         ],
     );
-    vec![
+    let mut keys = vec![
         (
             "endpoints",
             "A fixed list of addresses.",
@@ -56,16 +55,6 @@ pub(super) fn upstream_keys() -> Properties {
             "balance",
             "How an endpoint is picked. Default peak_ewma.",
             any_of(vec![policies(), balance]),
-        ),
-        (
-            "slow_start",
-            "How long an endpoint that joins or returns takes to its whole weight. Default never.",
-            never_or(duration()),
-        ),
-        (
-            "outliers",
-            "`never`, or when an endpoint is taken out of traffic for its failures.",
-            outliers(),
         ),
         (
             "pool",
@@ -95,7 +84,10 @@ pub(super) fn upstream_keys() -> Properties {
         ),
         ("limits", "Circuit breaking by resource, over every worker.", upstream_limits()),
         ("health", "Active health checks. Default never.", health::health()),
-    ]
+    ];
+    keys.extend(gate::keys());
+    keys.extend(outliers::keys());
+    keys
 }
 
 fn upstream_limits() -> Value {

@@ -11,7 +11,7 @@ use crate::policy::limits::LimitSettings;
 use crate::policy::outlier::{OutlierPolicy, SuccessRate};
 use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
 
-use super::{ejection_words, suppressed_words};
+use super::{ejection_words, gate, suppressed_words};
 
 /// A new upstream, without endpoints.
 pub(in crate::control) fn upstream(
@@ -54,14 +54,14 @@ pub(in crate::control) fn upstream(
         },
         LimitSettings {
             connections: limits.connections,
-            in_flight: limits.in_flight,
+            in_flight: gate::in_flight(config),
             pending: limits.pending,
         },
+        gate::gate(config, metrics),
         // Many sidecars that start together must not all begin with the same endpoint.
         Balancer::starting_at(balance, rng.bits())
             .panic_below(config.panic.fraction())
             .slow_start(config.slow_start),
-        config.outliers.as_ref().map(|outliers| Outliers::new(outlier_policy(outliers))),
         metrics.upstream.upstream(
             &config.name,
             &suppressed_words(),
@@ -70,6 +70,7 @@ pub(in crate::control) fn upstream(
         ),
         now,
     )
+    .with_outliers(config.outliers.as_ref().map(outlier_policy).map(Outliers::new))
 }
 
 fn outlier_policy(outliers: &config::outliers::Outliers) -> OutlierPolicy {
