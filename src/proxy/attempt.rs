@@ -13,13 +13,14 @@ use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
-use crate::net::{SendFailure, UpstreamResponse};
+use crate::net::{self, SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, LocalUpstream, MayReuse, Slot};
 
 use super::exchange::Exchange;
+use super::hold::{self, Behind};
 use super::response::Flow;
 use super::retries::SoFar;
 use super::worker::Worker;
@@ -33,6 +34,8 @@ pub(super) struct Plan<'a> {
     pub(super) http2: bool,
     /// It would be sent again after the keep-alive race.
     pub(super) repeatable: bool,
+    /// A gRPC call that is sent again for some statuses: its head is held back, see [`super::hold`].
+    pub(super) hold: bool,
     pub(super) deadline: Deadline,
     /// The most that there may be.
     pub(super) attempts: u32,
@@ -129,19 +132,35 @@ impl Plan<'_> {
             }
         };
         let now = Instant::now();
+        let mut answered =
+            answered.unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)));
+        let mut behind = Behind::Unknown;
+        if self.hold
+            && let Ok(response) = &mut answered
+            && grpc_status(response.headers()).is_none()
+        {
+            timer.set(self.or_idle(bound, now));
+            let open = self.body.is_some_and(|body| !body.is_complete());
+            behind = hold::behind(response.body_mut(), &mut timer, open).await;
+            if let Behind::Broken(error) = &behind {
+                answered = Err(self.broken(endpoint, error));
+            }
+        }
         let metrics = &self.local.upstream.metrics;
         let guard = ongoing.end();
-        match answered
-            .unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)))
-        {
+        match answered {
             Ok(response) => {
                 metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
-                let status =
-                    exchange.fields.grpc.then(|| grpc_status(response.headers())).flatten();
+                let mut flow = Flow::new(timer, guard, progress.connection, slot);
+                flow.follow(behind);
+                let status = exchange.fields.grpc.then(|| {
+                    grpc_status(response.headers()).or_else(|| grpc_status(flow.trailers()?))
+                });
+                let status = status.flatten();
                 exchange.grpc_status = status;
                 exchange.head_at = Some(now);
-                self.settle(guard.as_ref(), response.status(), status, now);
-                exchange.flow = Some(Flow::new(timer, guard, progress.connection, slot));
+                self.settle(flow.endpoint(), response.status(), status, now);
+                exchange.flow = Some(flow);
                 Ok(response)
             }
             Err(failed) => {
@@ -244,6 +263,13 @@ impl Plan<'_> {
             SendFailure::Body(error) => (AttemptEnd::Final, error.reason()),
         };
         Failed { end, error: ProxyError::new(reason, self.named(endpoint, &failure.to_string())) }
+    }
+
+    /// The answer broke off before the caller has seen any of it.
+    fn broken(&self, endpoint: &Endpoint, error: &hyper::Error) -> Failed {
+        let text = "the upstream broke off before the first of its answer";
+        let error = ProxyError::new(net::broken_body(error), self.named(endpoint, text));
+        Failed { end: AttemptEnd::Reset, error }
     }
 
     fn timed_out(&self, endpoint: &Endpoint, sent: bool, idle: bool, now: Instant) -> Failed {
