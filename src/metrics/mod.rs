@@ -19,7 +19,7 @@ use prometheus::{
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use process::ProcessMetrics;
-pub use route::{RateLimitMetrics, RouteFamilies};
+pub use route::{FaultMetrics, RateLimitMetrics, RouteFamilies};
 pub use summary::Summary;
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
 

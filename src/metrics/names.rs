@@ -21,6 +21,7 @@ metrics! {
     DROPPED = "outrigger_dropped_total", "Parts of messages that could not be passed on and were left out, by reason.";
 
     RATE_LIMITED = "outrigger_rate_limited_total", "Requests refused by a route's rate limit, by listener and route.";
+    FAULTS = "outrigger_faults_total", "Failures injected on purpose, by listener, route and kind.";
     RATE_LIMIT_OVERFLOW = "outrigger_rate_limit_overflow_total", "Requests whose key found no bucket of its own and shared one, by listener and route.";
 
     UPSTREAM_ATTEMPTS = "outrigger_upstream_attempts_total", "Attempts that ended, by upstream and outcome.";

@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod classify;
 pub mod deadline;
+pub mod fault;
 pub mod limits;
 pub mod pushback;
 pub mod rate_limit;

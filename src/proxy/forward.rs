@@ -102,7 +102,7 @@ pub(super) async fn forward(
 }
 
 /// The request's deadline.
-fn deadline(exchange: &Exchange, route: &Route, upgrade: bool) -> Deadline {
+pub(super) fn deadline(exchange: &Exchange, route: &Route, upgrade: bool) -> Deadline {
     let mut caller = CallerTimeout::default();
     if exchange.fields.deadline {
         let headers = &exchange.head.headers;
@@ -175,7 +175,8 @@ async fn attempts(
     mut so_far: SoFar,
     body: &BodySource,
 ) -> Result<UpstreamResponse, ProxyError> {
-    let mut now = exchange.started;
+    // An injected delay is no time of the upstream's.
+    let mut now = if exchange.delayed { Instant::now() } else { exchange.started };
     loop {
         let placed = place(plan, exchange, &mut so_far.tried, now).await;
         let (slot, mut picked, start) =

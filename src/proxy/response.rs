@@ -310,9 +310,10 @@ impl Exchange {
         } else if self.fields.grpc {
             // A call has its own way to say how it ended; of a reset the caller would only know that something is wrong.
             let mut fields = HeaderMap::new();
-            reply::write_grpc_status(&mut fields, reason, detail);
+            let code = classify::grpc_code(reason);
+            reply::write_grpc_status(&mut fields, code, reason, detail);
             fields.insert(reply::REASON, HeaderValue::from_static(reason.word()));
-            self.grpc_status = Some(classify::grpc_code(reason));
+            self.grpc_status = Some(code);
             self.flow = None;
             return Poll::Ready(Some(Ok(Frame::trailers(fields))));
         }
