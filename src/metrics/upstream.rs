@@ -82,11 +82,16 @@ pub struct UpstreamFamilies {
     staleness: IntGaugeVec,
     errors: IntCounterVec,
     updates: IntCounterVec,
+    interim_dropped: IntCounter,
 }
 
 impl UpstreamFamilies {
-    pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
+    pub(super) fn register(
+        register: &Register<'_>,
+        dropped: &IntCounterVec,
+    ) -> Result<Self, prometheus::Error> {
         Ok(Self {
+            interim_dropped: dropped.with_label_values(&["interim_response"]),
             attempts: register.counters(names::UPSTREAM_ATTEMPTS, &["upstream", "outcome"])?,
             duration: register.histograms(names::UPSTREAM_ATTEMPT_DURATION, &["upstream"])?,
             retries: register.counters(names::UPSTREAM_RETRIES, &["upstream", "reason"])?,
@@ -132,6 +137,7 @@ impl UpstreamFamilies {
             reuse_rests: self.reuse_rests.with_label_values(&[upstream]),
             staleness: self.staleness.with_label_values(&[upstream]),
             updates: self.updates.with_label_values(&[upstream]),
+            interim_dropped: self.interim_dropped.clone(),
         }
     }
 
@@ -217,6 +223,8 @@ pub struct UpstreamMetrics {
     pub staleness: IntGauge,
     /// Endpoint sets published.
     pub updates: IntCounter,
+    /// Interim responses (1xx but 100 and 101), which are not passed on; one counter for all upstreams.
+    pub interim_dropped: IntCounter,
 }
 
 impl UpstreamMetrics {

@@ -13,7 +13,7 @@ use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
-use crate::net::{self, SendFailure, UpstreamResponse};
+use crate::net::{BrokenBody, SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
@@ -59,6 +59,14 @@ struct Progress {
 pub(super) struct Failed {
     pub(super) end: AttemptEnd,
     pub(super) error: ProxyError,
+    /// What it went on, kept until the next is decided: see `upstream::reuse`, a use stays at risk until it is paid.
+    connection: Option<Connection>,
+}
+
+impl Failed {
+    fn new(end: AttemptEnd, error: ProxyError) -> Self {
+        Self { end, error, connection: None }
+    }
 }
 
 /// An attempt that is under way. A caller that leaves drops it: then the endpoint took at least this long.
@@ -163,7 +171,8 @@ impl Plan<'_> {
                 exchange.flow = Some(flow);
                 Ok(response)
             }
-            Err(failed) => {
+            Err(mut failed) => {
+                failed.connection = progress.connection;
                 metrics.attempt(outcome_word(failed.error.reason));
                 if let Some(guard) = guard {
                     guard.settle(Outcome::of_reason(failed.error.reason), now);
@@ -220,12 +229,12 @@ impl Plan<'_> {
             false => MayReuse::Once,
         };
         let connected = self.local.connect(endpoint, self.http2, reuse, tick, deadline).await;
-        let connection = connected.map_err(|error| Failed {
-            end: match error.reason {
+        let connection = connected.map_err(|error| {
+            let end = match error.reason {
                 Reason::ConnectFailed => AttemptEnd::NotSent,
                 _ => AttemptEnd::Final,
-            },
-            error,
+            };
+            Failed::new(end, error)
         })?;
         progress.sent = true;
         let connection = progress.connection.insert(connection);
@@ -262,14 +271,14 @@ impl Plan<'_> {
             SendFailure::Protocol(_) => (AttemptEnd::Final, Reason::UpstreamProtocol),
             SendFailure::Body(error) => (AttemptEnd::Final, error.reason()),
         };
-        Failed { end, error: ProxyError::new(reason, self.named(endpoint, &failure.to_string())) }
+        Failed::new(end, ProxyError::new(reason, self.named(endpoint, &failure.to_string())))
     }
 
     /// The answer broke off before the caller has seen any of it.
-    fn broken(&self, endpoint: &Endpoint, error: &hyper::Error) -> Failed {
+    fn broken(&self, endpoint: &Endpoint, error: &BrokenBody) -> Failed {
         let text = "the upstream broke off before the first of its answer";
-        let error = ProxyError::new(net::broken_body(error), self.named(endpoint, text));
-        Failed { end: AttemptEnd::Reset, error }
+        let error = ProxyError::new(error.reason(), self.named(endpoint, text));
+        Failed::new(AttemptEnd::Reset, error)
     }
 
     fn timed_out(&self, endpoint: &Endpoint, sent: bool, idle: bool, now: Instant) -> Failed {
@@ -286,7 +295,7 @@ impl Plan<'_> {
         } else {
             (AttemptEnd::NotSent, Reason::ConnectFailed, "no connection within the per-try timeout")
         };
-        Failed { end, error: ProxyError::new(reason, self.named(endpoint, text)) }
+        Failed::new(end, ProxyError::new(reason, self.named(endpoint, text)))
     }
 
     fn named(&self, endpoint: &Endpoint, what: &str) -> String {

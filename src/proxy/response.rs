@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header::{PROXY_AUTHENTICATE, TRAILER};
 use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::EndpointGuard;
@@ -16,7 +15,7 @@ use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::io::tick::{Alarm, Tick, Timer};
 use crate::io::trailers;
-use crate::net::{self, UpstreamResponse};
+use crate::net::{self, BrokenBody, UpstreamResponse};
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
@@ -39,7 +38,7 @@ pub(super) struct ResponseBody {
 /// An upstream's answer that is being passed on, and what is held until its end.
 #[derive(Debug)]
 pub(super) struct Flow {
-    incoming: Option<Incoming>,
+    incoming: Option<net::ResponseBody>,
     /// What was read and not yet handed over: of a piece that was too large for the caller's protocol, or before the head.
     rest: Bytes,
     /// Those that were read before the head went on.
@@ -133,7 +132,7 @@ impl ResponseBody {
         self.exchange.as_ref()?.flow.as_ref()
     }
 
-    fn incoming(&self) -> Option<&Incoming> {
+    fn incoming(&self) -> Option<&net::ResponseBody> {
         self.flow()?.incoming.as_ref()
     }
 }
@@ -161,7 +160,7 @@ impl Flow {
     }
 
     /// Takes what was read of the body before the head went on.
-    pub(super) fn follow(&mut self, behind: Behind<hyper::Error>) {
+    pub(super) fn follow(&mut self, behind: Behind<BrokenBody>) {
         match behind {
             Behind::Data(data) => self.rest = data,
             Behind::Trailers(trailers) => self.read_trailers = Some(trailers),
@@ -289,12 +288,11 @@ impl Exchange {
         Poll::Ready(Some(Ok(Frame::trailers(fields))))
     }
 
-    fn broken(&mut self, error: &hyper::Error) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn broken(&mut self, error: &BrokenBody) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(cause) = self.body.as_ref().and_then(BodySource::failure) {
             return self.cut(cause.reason(), &cause.to_string());
         }
-        let reason = net::broken_body(error);
-        self.cut(reason, "the upstream broke off in the middle of its answer")
+        self.cut(error.reason(), "the upstream broke off in the middle of its answer")
     }
 
     /// Ends the answer so that it cannot be taken for a whole one.

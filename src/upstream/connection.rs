@@ -28,11 +28,11 @@ impl Place {
     }
 }
 
-/// A connection's place. The connection's task gives it back at its end; the pool may take it away before, from an unused
-/// connection in favour of a request to another endpoint.
+/// The place of a connection that has a task. The task gives it back at its end; the pool may take it away before, from an
+/// unused connection in favour of a request to another endpoint.
 pub(super) type SharedPlace = Rc<RefCell<Option<Place>>>;
 
-/// What a connection's task holds of the upstream.
+/// What a connection's task, or a tunnel, holds of the upstream.
 #[derive(Debug)]
 pub(super) struct Held {
     place: SharedPlace,
@@ -51,9 +51,11 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let place = self.place.borrow_mut().take();
-        drop(place);
-        self.local.connection_freed();
+        // Where it was taken away, it is in use elsewhere.
+        if let Some(place) = self.place.take() {
+            drop(place);
+            self.local.connection_freed();
+        }
     }
 }
 
@@ -64,14 +66,13 @@ pub struct Connection(Kind);
 #[derive(Debug)]
 enum Kind {
     /// Exclusive.
-    Http1(Http1, Rc<EndpointPool>, SharedPlace, Option<AtRisk>),
-    /// One stream of a shared one.
-    /// The guard counts the stream until the connection is dropped.
+    Http1(Http1, Rc<EndpointPool>, Place, Option<AtRisk>),
+    /// One stream of a shared one. The guard counts the stream until the connection is dropped.
     Http2(Http2, #[expect(dead_code, reason = "held, never read")] StreamGuard),
 }
 
 impl Connection {
-    pub(super) fn http1(connection: Http1, place: SharedPlace, pool: Rc<EndpointPool>) -> Self {
+    pub(super) fn http1(connection: Http1, place: Place, pool: Rc<EndpointPool>) -> Self {
         Self(Kind::Http1(connection, pool, place, None))
     }
 
@@ -96,13 +97,13 @@ impl Connection {
             Kind::Http1(connection, pool, _, risk) => {
                 let reused = connection.is_reused();
                 let sent = connection.send(request).await;
-                if reused {
-                    *risk = None;
-                    match &sent {
-                        Ok(_) => pool.trust().succeeded(),
-                        Err(SendFailure::Closed) => pool.trust().raced(Instant::now()),
-                        Err(_) => {}
+                match &sent {
+                    Ok(_) if reused => {
+                        *risk = None;
+                        pool.trust().succeeded();
                     }
+                    Err(SendFailure::Closed) if reused => pool.trust().raced(Instant::now()),
+                    _ => {}
                 }
                 sent
             }

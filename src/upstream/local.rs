@@ -1,6 +1,6 @@
 //! What one worker has of an upstream: its connections, its part of the retry budget, its waiting requests.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -36,8 +36,6 @@ pub struct LocalUpstream {
     /// What all workers share.
     pub upstream: Arc<Upstream>,
     budget: RefCell<RetryBudget>,
-    /// Uses of kept connections that the budget must cover, see [`super::reuse`].
-    pub(super) at_risk: Cell<u32>,
     pools: RefCell<IdMap<(Arc<Endpoint>, Rc<EndpointPool>)>>,
     /// Requests that wait for one of the upstream's places.
     slots: Queue,
@@ -68,7 +66,6 @@ impl LocalUpstream {
         let (policy, floor) = (upstream.policy.budget, Arc::clone(&upstream.floor));
         Self {
             budget: RefCell::new(RetryBudget::sharing(policy.ratio, floor, policy.window, now)),
-            at_risk: Cell::new(0),
             upstream,
             pools: RefCell::default(),
             slots: Queue::default(),
@@ -199,10 +196,8 @@ impl LocalUpstream {
             };
         }
         let kept = || self.kept(&pool, reuse);
-        while let Some(mut kept) = self.connections.unless_others_wait(kept) {
-            if kept.0.ready().await {
-                return Ok(Connection::kept(kept, pool));
-            }
+        if let Some(kept) = self.connections.unless_others_wait(kept) {
+            return Ok(Connection::kept(kept, pool));
         }
         Box::pin(self.connect_http1(endpoint, reuse, pool, tick, deadline)).await
     }
@@ -223,25 +218,17 @@ impl LocalUpstream {
             let kept = self.kept(&pool, reuse).map(Found::Kept);
             kept.or_else(|| self.place().map(Found::New))
         };
-        loop {
-            let found = match self.connections.unless_others_wait(take) {
-                Some(found) => found,
-                None => self.wait(&self.connections, tick, deadline, take).await?,
-            };
-            match found {
-                Found::Kept(mut kept) => {
-                    if kept.0.ready().await {
-                        return Ok(Connection::kept(kept, pool));
-                    }
-                }
-                Found::New(place) => {
-                    let (socket, held) = self.open(endpoint, place).await?;
-                    let place = held.place();
-                    return match Http1::start(socket, Instant::now(), held).await {
-                        Ok(connection) => Ok(Connection::http1(connection, place, pool)),
-                        Err(error) => Err(self.failed(endpoint, &error)),
-                    };
-                }
+        let found = match self.connections.unless_others_wait(take) {
+            Some(found) => found,
+            None => self.wait(&self.connections, tick, deadline, take).await?,
+        };
+        match found {
+            Found::Kept(kept) => Ok(Connection::kept(kept, pool)),
+            Found::New(place) => {
+                let (socket, place) = self.open(endpoint, place).await?;
+                let interim = self.upstream.metrics.interim_dropped.clone();
+                let connection = Http1::new(socket, Instant::now(), interim);
+                Ok(Connection::http1(connection, place, pool))
             }
         }
     }
@@ -300,7 +287,8 @@ impl LocalUpstream {
             Ok((connection, stream)) => return Ok(Made::Stream(connection, stream)),
             Err(place) => place,
         };
-        let (socket, held) = self.open(endpoint, place).await?;
+        let (socket, place) = self.open(endpoint, place).await?;
+        let held = Held::new(place, Rc::clone(self));
         let place = held.place();
         match Http2::start(socket, Instant::now(), held).await {
             Ok(connection) => Ok(Made::New(connection, place)),
@@ -324,24 +312,21 @@ impl LocalUpstream {
             Some(place) => place,
             None => self.wait(&self.connections, tick, deadline, take).await?,
         };
-        self.open(endpoint, place).await
+        let (socket, place) = self.open(endpoint, place).await?;
+        Ok((socket, Held::new(place, Rc::clone(self))))
     }
 
-    async fn open(
-        self: &Rc<Self>,
-        endpoint: &Arc<Endpoint>,
-        place: Place,
-    ) -> Result<(Socket, Held), ProxyError> {
+    async fn open(&self, endpoint: &Endpoint, place: Place) -> Result<(Socket, Place), ProxyError> {
         let timeout = self.upstream.connect_timeout(endpoint);
         let target = Target { address: endpoint.address.clone(), timeout };
-        // Made first: whatever becomes of the connect, the next in line is told.
-        let held = Held::new(place, Rc::clone(self));
         match Connect.call(target).await {
             Ok(socket) => {
                 self.upstream.metrics.connects_ok.inc();
-                Ok((socket, held))
+                Ok((socket, place))
             }
             Err(error) => {
+                drop(place);
+                self.connection_freed();
                 let metrics = &self.upstream.metrics;
                 if error.kind() == io::ErrorKind::TimedOut {
                     metrics.connects_timed_out.inc();
