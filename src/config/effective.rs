@@ -1,5 +1,6 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
+mod health;
 mod shaping;
 mod write;
 
@@ -210,6 +211,7 @@ fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
         w.leaf("balance", policy, below(node, "balance", ""));
         pool(w, upstream, below(node, "pool", ""));
         limits(w, upstream, below(node, "limits", ""));
+        health::health(w, upstream.health.as_ref(), below(node, "health", ""));
     });
 }
 

@@ -16,6 +16,7 @@ mod node;
 mod read;
 mod render;
 mod route;
+mod scenario;
 mod schema;
 mod shaping;
 mod source;
@@ -42,11 +43,16 @@ pub use route::{
     Action, BackoffRange, GrpcMatch, HeaderEdits, HostPattern, PathPattern, Redirect, Respond,
     Retry, RetryMethods, RetryWhen, Rewrite, Route, RouteMatch, ValueMatch,
 };
+pub use scenario::{
+    Clients, Effect, Event, LoadedScenario, Scenario, Servers, ServiceTime, load_scenario,
+    scenario_from,
+};
 pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
-    Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
+    Balance, Budget, Discover, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream,
+    UpstreamLimits, UpstreamProtocol,
 };
 
 /// A whole configuration file, valid.

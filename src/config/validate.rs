@@ -1,5 +1,6 @@
 //! What can take force but is probably not meant: warnings, each with its place and its arithmetic.
 
+mod health;
 mod shadow;
 mod shaping;
 
@@ -291,6 +292,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
                     .label("`auto` learns the peer's time and stays below it"),
             );
         }
+        health::slow(upstream, &entry.node, &path, out);
         if let (Some(connect), Some(node)) =
             (upstream.connect_timeout, entry.node.get("connect_timeout"))
         {

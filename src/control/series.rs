@@ -25,6 +25,12 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
         }
     }
     forget_shaping(metrics, gone, kept);
+    let is_checked = |name: &str| {
+        kept.upstreams.iter().any(|upstream| upstream.name == name && upstream.health.is_some())
+    };
+    for old in gone.upstreams.iter().filter(|old| !is_checked(&old.name)) {
+        metrics.health.forget(&old.name);
+    }
     let is_kept = |name: &str| kept.upstreams.iter().any(|upstream| upstream.name == name);
     for old in gone.upstreams.iter().filter(|old| !is_kept(&old.name)) {
         let suppressed = compile::suppressed_words();

@@ -4,6 +4,7 @@
 //! string. The crate's own types stay inside this module as far as they can.
 
 pub mod downstream;
+pub mod health;
 pub mod names;
 pub mod process;
 pub mod route;
@@ -18,6 +19,7 @@ use prometheus::{
 };
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
+pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};
 pub use process::ProcessMetrics;
 pub use route::{FaultMetrics, RateLimitMetrics, RouteFamilies};
 pub use summary::Summary;
@@ -33,6 +35,8 @@ pub struct Metrics {
     pub route: RouteFamilies,
     /// Upstreams and discovery.
     pub upstream: UpstreamFamilies,
+    /// Active health checks.
+    pub health: HealthFamilies,
     /// The proxy itself.
     pub process: ProcessMetrics,
 }
@@ -52,6 +56,7 @@ impl Metrics {
             route: RouteFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register, &dropped)?,
             process: ProcessMetrics::register(&register, &dropped)?,
+            health: HealthFamilies::register(&register)?,
             registry: registry.clone(),
         };
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;

@@ -34,6 +34,7 @@ metrics! {
     UPSTREAM_PANIC = "outrigger_upstream_panic", "1 while so many endpoints are unhealthy that those are used as well, by upstream.";
     UPSTREAM_CONNECTIONS = "outrigger_upstream_connections", "Open connections, by upstream.";
     UPSTREAM_CONNECTS = "outrigger_upstream_connects_total", "Connections opened, by upstream and outcome.";
+    UPSTREAM_HEALTH_CHECKS = "outrigger_upstream_health_checks_total", "Active health checks that ended, by upstream and outcome.";
     UPSTREAM_REUSE_RESTS = "outrigger_upstream_reuse_rests_total", "Times that a worker stopped reusing connections to an endpoint for a while, as they were closed under requests, by upstream.";
 
     DISCOVERY_STALENESS = "outrigger_discovery_staleness_seconds", "Age of the last good answer beyond its validity; 0 while it is fresh.";

@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod classify;
 pub mod deadline;
 pub mod fault;
+pub mod health;
 pub mod limits;
 pub mod pushback;
 pub mod rate_limit;

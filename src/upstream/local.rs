@@ -63,9 +63,8 @@ impl Drop for Slot {
 
 impl LocalUpstream {
     pub(super) fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
-        let (policy, floor) = (upstream.policy.budget, Arc::clone(&upstream.floor));
         Self {
-            budget: RefCell::new(RetryBudget::sharing(policy.ratio, floor, policy.window, now)),
+            budget: RefCell::new(upstream.budget_of_one(now)),
             upstream,
             pools: RefCell::default(),
             slots: Queue::default(),

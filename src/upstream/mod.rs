@@ -21,6 +21,7 @@ use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
+use crate::policy::retry_budget::RetryBudget;
 use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
@@ -105,12 +106,13 @@ impl Upstream {
         limits: LimitSettings,
         balancer: Balancer,
         metrics: UpstreamMetrics,
+        now: Instant,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
-            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, Instant::now())),
+            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, now)),
             at_risk: AtomicU32::new(0),
             policy,
             limits: Limits::new(limits),
@@ -148,6 +150,7 @@ impl Upstream {
             counts.unhealthy,
             counts.ejected,
             counts.slow_start,
+            counts.unproven,
         ]);
         self.metrics.panic.set(i64::from(counts.panic));
         counts
@@ -192,6 +195,12 @@ impl Upstream {
         .map(|(name, resource)| {
             (name, self.limits.current(resource), self.limits.maximum(resource))
         })
+    }
+
+    /// The retry budget of one worker: ratios add up, the floor is shared.
+    pub fn budget_of_one(&self, now: Instant) -> RetryBudget {
+        let (policy, floor) = (self.policy.budget, Arc::clone(&self.floor));
+        RetryBudget::sharing(policy.ratio, floor, policy.window, now)
     }
 
     /// How long connecting to `endpoint` may take.

@@ -1,5 +1,7 @@
 //! An upstream.
 
+mod health;
+
 use serde_json::{Value, json};
 
 use super::Properties;
@@ -74,6 +76,7 @@ pub(super) fn upstream_keys() -> Properties {
             ),
         ),
         ("limits", "Circuit breaking by resource, over every worker.", upstream_limits()),
+        ("health", "Active health checks. Default never.", health::health()),
     ]
 }
 

@@ -174,6 +174,16 @@ told! {
     tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s, rate_limit: 5/s }\n  - respond: 404");
     no_routes: listener("bind: 127.0.0.1:80\nroutes: []");
     no_listeners: "service: orders\n";
+    two_kinds_of_health_checks: upstream("endpoints: [127.0.0.1:1]\nhealth:\n  http: /healthz\n  tcp: true");
+    no_kind_of_health_check: upstream("endpoints: [127.0.0.1:1]\nhealth: { interval: 2s }");
+    health_check_with_a_slip: upstream("endpoints: [127.0.0.1:1]\nhealth: grcp");
+    health_check_off: upstream("endpoints: [127.0.0.1:1]\nhealth: off");
+    health_check_by_url: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: \"http://127.0.0.1/healthz\" }");
+    health_check_out_of_range: upstream("endpoints: [127.0.0.1:1]\nhealth: { tcp: true, interval: 1ms, timeout: 2m, rise: 0, fall: 1000 }");
+    health_check_with_bad_values: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: /healthz, status: [299..200, 1xx], host: \"a b\", interval: 5 }");
+    health_check_that_is_false: upstream("endpoints: [127.0.0.1:1]\nhealth: { tcp: false }");
+    health_key_of_another_kind: upstream("endpoints: [127.0.0.1:1]\nhealth: { tcp: true, status: 200, host: articles }");
+    health_words_of_kubernetes: upstream("endpoints: [127.0.0.1:1]\nhealth: { path: /healthz, periodSeconds: 10s, failureThreshold: 3 }");
     mistake_in_defaults: format!("defaults: {{ route: {{ timeout: 2, to: articles }}, upstream: {{ pool: {{ idl: 3s }} }} }}\n{}", route("to: articles"));
 }
 
@@ -190,6 +200,7 @@ told! {
     long_pool_idle: upstream("endpoints: [127.0.0.1:1]\npool: { idle: 60s }");
     long_drain: top("runtime: { drain: { deadline: 1m } }");
     open_admin: top("admin: 0.0.0.0:9901");
+    health_timeout_beyond_its_interval: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: /healthz, interval: 1s, timeout: 2s }");
     connect_outlasts_timeout: format!("defaults: {{ route: {{ timeout: 1s }} }}\n{}", upstream("endpoints: [127.0.0.1:1]\nconnect_timeout: 3s"));
 }
 

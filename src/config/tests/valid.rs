@@ -215,3 +215,42 @@ fn the_full_file_uses_every_key() {
         }
     }
 }
+
+#[test]
+fn health_checks_have_short_forms_and_own_kinds_win_over_defaults() {
+    let text = "\
+defaults: { upstream: { health: { http: /healthz, status: [204, 200..202], interval: 2s } } }
+listeners: { o: { bind: 127.0.0.1:1, routes: [{ to: { a: 1, b: 1, c: 1, d: 1, e: 1, f: 1 } }] } }
+upstreams:
+  a: { endpoints: [127.0.0.1:2] }
+  b: { endpoints: [127.0.0.1:2], health: { tcp: true } }
+  c: { endpoints: [127.0.0.1:2], health: { grpc: blog.Articles, fall: 1 } }
+  d: { endpoints: [127.0.0.1:2], health: grpc }
+  e: { endpoints: [127.0.0.1:2], health: never }
+  f: { endpoints: [127.0.0.1:2], health: \"/live?deep=1\" }
+";
+    let config = load(text).config.unwrap();
+    let effective: Vec<String> = config
+        .upstreams
+        .iter()
+        .map(|upstream| match &upstream.health {
+            None => "never".to_owned(),
+            Some(check) => {
+                format!("{:?} every {:?}, fall {}", check.probe, check.interval, check.fall)
+            }
+        })
+        .collect();
+    assert_eq!(
+        effective,
+        [
+            "Http { path: \"/healthz\", status: [(200, 202), (204, 204)] } every 2s, fall 3",
+            "Tcp every 2s, fall 3",
+            "Grpc { service: \"blog.Articles\" } every 2s, fall 1",
+            "Grpc { service: \"\" } every 5s, fall 3",
+            "never",
+            "Http { path: \"/live?deep=1\", status: [(200, 299)] } every 5s, fall 3",
+        ]
+    );
+    let again = load(&load(text).effective_yaml()).config.unwrap();
+    assert!(again == config);
+}

@@ -1,5 +1,7 @@
 //! `upstreams.<name>`.
 
+use tokio::time::Instant;
+
 use crate::balance::{Balancer, Policy as BalancePolicy};
 use crate::base::rng::Rng;
 use crate::config;
@@ -10,7 +12,12 @@ use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPoli
 use super::suppressed_words;
 
 /// A new upstream, without endpoints.
-pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics) -> Upstream {
+pub(in crate::control) fn upstream(
+    config: &config::Upstream,
+    metrics: &Metrics,
+    rng: &mut Rng,
+    now: Instant,
+) -> Upstream {
     let limits = &config.limits;
     let balance = match config.balance {
         config::Balance::PeakEwma => BalancePolicy::PeakEwma,
@@ -49,7 +56,8 @@ pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics)
             pending: limits.pending,
         },
         // Many sidecars that start together must not all begin with the same endpoint.
-        Balancer::starting_at(balance, Rng::from_entropy().bits()),
+        Balancer::starting_at(balance, rng.bits()),
         metrics.upstream.upstream(&config.name, &suppressed_words()),
+        now,
     )
 }
