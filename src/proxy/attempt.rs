@@ -17,7 +17,7 @@ use crate::net::{BrokenBody, SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
-use crate::upstream::{Connection, LocalUpstream, MayReuse, Slot};
+use crate::upstream::{Connection, Ended, LocalUpstream, MayReuse, Slot};
 
 use super::exchange::Exchange;
 use super::hold::{self, Behind};
@@ -111,7 +111,7 @@ impl Plan<'_> {
     /// response goes into the `exchange`.
     pub(super) async fn attempt(
         &self,
-        slot: Slot,
+        mut slot: Slot,
         picked: &mut Picked,
         so_far: &SoFar,
         exchange: &mut Exchange,
@@ -140,6 +140,7 @@ impl Plan<'_> {
             }
         };
         let now = Instant::now();
+        let took = now.saturating_duration_since(start);
         let mut answered =
             answered.unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)));
         let mut behind = Behind::Unknown;
@@ -158,22 +159,23 @@ impl Plan<'_> {
         let guard = ongoing.end();
         match answered {
             Ok(response) => {
-                metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
-                let mut flow = Flow::new(timer, guard, progress.connection, slot);
-                flow.follow(behind);
+                metrics.duration.observe(took.as_secs_f64());
                 let status = exchange.fields.grpc.then(|| {
-                    grpc_status(response.headers()).or_else(|| grpc_status(flow.trailers()?))
+                    grpc_status(response.headers()).or_else(|| grpc_status(behind.trailers()?))
                 });
                 let status = status.flatten();
                 exchange.grpc_status = status;
                 exchange.head_at = Some(now);
-                self.settle(flow.endpoint(), response.status(), status, now);
-                exchange.flow = Some(flow);
+                self.settle(guard.as_ref(), response.status(), status, now);
+                slot.settle(&Ended::of_response(response.status(), status, took));
+                let flow = Flow::new(timer, guard, progress.connection, slot);
+                exchange.flow = Some(flow.after(behind));
                 Ok(response)
             }
             Err(mut failed) => {
                 failed.connection = progress.connection;
                 metrics.attempt(outcome_word(failed.error.reason));
+                slot.settle(&Ended::of_reason(failed.error.reason, took));
                 if let Some(guard) = guard {
                     guard.settle(Outcome::of_reason(failed.error.reason), now);
                 }

@@ -34,6 +34,16 @@ pub(super) enum Behind<E> {
     Broken(E),
 }
 
+impl<E> Behind<E> {
+    /// The trailers, where they are known.
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        match self {
+            Self::Trailers(trailers) => Some(trailers),
+            _ => None,
+        }
+    }
+}
+
 /// Waits for the first of `body`, until the `timer` is done; as soon as nothing is there where the request is `open`.
 pub(super) async fn behind<B>(body: &mut B, timer: &mut Timer, open: bool) -> Behind<B::Error>
 where

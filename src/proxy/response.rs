@@ -160,12 +160,13 @@ impl Flow {
     }
 
     /// Takes what was read of the body before the head went on.
-    pub(super) fn follow(&mut self, behind: Behind<BrokenBody>) {
+    pub(super) fn after(mut self, behind: Behind<BrokenBody>) -> Self {
         match behind {
             Behind::Data(data) => self.rest = data,
             Behind::Trailers(trailers) => self.read_trailers = Some(trailers),
             Behind::Unknown | Behind::Nothing | Behind::Broken(_) => {}
         }
+        self
     }
 
     /// Something was read that is not yet handed over.
@@ -176,11 +177,6 @@ impl Flow {
     /// The trailers, where they were read before the head went on.
     pub(super) fn trailers(&self) -> Option<&HeaderMap> {
         self.read_trailers.as_ref()
-    }
-
-    /// In flight at the endpoint, until the answer's end.
-    pub(super) fn endpoint(&self) -> Option<&EndpointGuard> {
-        self.held.as_ref().and_then(|(endpoint, _)| endpoint.as_ref())
     }
 
     /// Ready when neither direction has moved for the idle time.
