@@ -18,6 +18,17 @@ pub(super) enum Stage {
     Sent,
 }
 
+impl Stage {
+    /// Of an attempt whose time ran out, or not.
+    pub(super) fn of(timed_out: bool, sent: bool) -> Self {
+        match (timed_out, sent) {
+            (_, true) => Self::Sent,
+            (true, false) => Self::Connecting,
+            (false, false) => Self::Refused,
+        }
+    }
+}
+
 impl Failed {
     /// What it says of the endpoint; `None`: nothing.
     pub(super) fn signal(&self, stage: Stage, limits: &Limits) -> Option<Signal> {
@@ -50,7 +61,7 @@ mod tests {
     fn what_may_have_waited_for_our_own_place_says_nothing() {
         let limits =
             Limits::new(LimitSettings { connections: Some(1), ..LimitSettings::default() });
-        let failed = |end, reason| Failed { end, error: ProxyError::new(reason, "") };
+        let failed = |end, reason| Failed::new(end, ProxyError::new(reason, ""));
         let timeout = failed(AttemptEnd::Final, Reason::Timeout);
         let cut = failed(AttemptEnd::NotSent, Reason::ConnectFailed);
         assert_eq!(timeout.signal(Stage::Connecting, &limits), Some(Signal::LocalOrigin));
