@@ -125,7 +125,7 @@ fn one_of_three(bad: SocketAddr, reason: &str) {
         let setup = Setup::new(&endpoints).route(&format!("timeout: 5s, {RETRY}"));
         let setup = setup.upstream(&format!("balance: {balance}, {SHORT}"));
         let proxy = Proxy::start(&setup.yaml());
-        let seen = load(&proxy, 500, Duration::from_secs(5));
+        let seen = load(&proxy, 500, Duration::from_secs(3));
         assert!(seen.asked > 500, "{seen:?}");
         assert!(seen.failed * 1_000 <= seen.asked, "{seen:?}");
         assert!(seen.slowest < Duration::from_secs(5), "{seen:?}");
