@@ -4,8 +4,10 @@
 //! something, answers only peers on this machine, until `admin.token_file` is set: then whoever has the token.
 
 mod access;
+mod gate;
 mod health;
 mod show;
+mod standing;
 
 use std::convert::Infallible;
 use std::rc::Rc;

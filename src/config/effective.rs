@@ -1,6 +1,8 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
+mod gate;
 mod health;
+mod outliers;
 mod shaping;
 mod write;
 
@@ -208,10 +210,18 @@ fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
             Balance::RoundRobin => "round_robin",
             Balance::Random => "random",
         };
-        w.leaf("balance", policy, below(node, "balance", ""));
+        let balance = below(node, "balance", "");
+        w.section("balance", |w| {
+            w.leaf("policy", policy, below(balance, "policy", "policy"));
+            w.leaf("panic", upstream.panic, below(balance, "panic", "policy"));
+        });
+        let ramp = upstream.slow_start.map_or_else(|| "never".to_owned(), format_duration);
+        w.leaf("slow_start", ramp, below(node, "slow_start", ""));
         pool(w, upstream, below(node, "pool", ""));
         limits(w, upstream, below(node, "limits", ""));
+        gate::write(w, upstream, node);
         health::health(w, upstream.health.as_ref(), below(node, "health", ""));
+        outliers::outliers(w, upstream.outliers.as_ref(), below(node, "outliers", ""));
     });
 }
 
@@ -233,11 +243,16 @@ fn pool(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
 fn limits(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
     let limits = &upstream.limits;
     w.section("limits", |w| {
-        let mut leaf = |key: &str, value: String| w.leaf(key, value, below(node, key, ""));
-        leaf("connections", unlimited(limits.connections));
-        leaf("in_flight", unlimited(limits.in_flight));
-        leaf("pending", unlimited(limits.pending));
-        leaf("queue", format_duration(limits.queue));
+        let leaf = |w: &mut Writer<'_>, key: &str, value: String| {
+            w.leaf(key, value, below(node, key, ""));
+        };
+        leaf(w, "connections", unlimited(limits.connections));
+        match upstream.adaptive {
+            Some(_) => w.note("in_flight: found by `adaptive`"),
+            None => leaf(w, "in_flight", unlimited(limits.in_flight)),
+        }
+        leaf(w, "pending", unlimited(limits.pending));
+        leaf(w, "queue", format_duration(limits.queue));
         let node = below(node, "retry_budget", "");
         let budget = &limits.retry_budget;
         w.section("retry_budget", |w| {

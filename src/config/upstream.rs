@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::base::endpoint::EndpointSpec;
 use crate::base::units::{Rate, Ratio};
 
+use super::gate::{Adaptive, Breaker, Throttle};
+use super::outliers::Outliers;
+
 /// A named group of interchangeable endpoints and its policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -18,12 +21,24 @@ pub struct Upstream {
     pub connect_timeout: Option<Duration>,
     /// Default `peak_ewma`.
     pub balance: Balance,
+    /// `balance.panic`: below this share of endpoints that are not unhealthy, all are used. Default 50 %; 0 %: never.
+    pub panic: Ratio,
+    /// How long an endpoint that joins or returns takes to its whole weight. Default `never`.
+    pub slow_start: Option<Duration>,
     /// Connections kept for reuse.
     pub pool: PoolSettings,
     /// Circuit breaking by resource.
     pub limits: UpstreamLimits,
+    /// Circuit breaking by state.
+    pub breaker: Option<Breaker>,
+    /// An adaptive limit in place of `limits.in_flight`.
+    pub adaptive: Option<Adaptive>,
+    /// Client-side throttling.
+    pub throttle: Option<Throttle>,
     /// Active health checks; `None` (not written, or `never`): none.
     pub health: Option<HealthCheck>,
+    /// Who is taken out of traffic for failures; `None` is `never`.
+    pub outliers: Option<Outliers>,
 }
 
 /// Where endpoints come from.

@@ -2,6 +2,7 @@
 //!
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
+mod gate;
 mod health;
 mod route;
 mod shaping;
@@ -14,12 +15,14 @@ use tokio::time::Instant;
 use crate::base::rng::Rng;
 use crate::config;
 use crate::metrics::Metrics;
+use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 
 use super::ApplyError;
 use super::resolve::Plan;
 
+pub(super) use gate::features;
 pub(super) use health::health;
 pub(super) use upstream::upstream;
 
@@ -115,6 +118,11 @@ fn compile_listener(
         metrics: metrics.downstream.listener(name),
         unrouted: metrics.downstream.route(name, UNROUTED),
     })
+}
+
+/// The words for why an endpoint is ejected, in the order of their index.
+pub(super) fn ejection_words() -> Vec<&'static str> {
+    Cause::ALL.iter().map(|cause| cause.word()).collect()
 }
 
 /// The route of these names that was in force.

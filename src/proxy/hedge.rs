@@ -183,7 +183,8 @@ fn second(
     }
     let now = Instant::now();
     // Who would have to wait for a place gains nothing.
-    let slot = plan.local.try_enter().ok_or(HedgeOutcome::LimitReached)?;
+    let slot =
+        plan.local.try_enter(&plan.worker.rng).ok().flatten().ok_or(HedgeOutcome::LimitReached)?;
     let picked = plan.pick(&mut so_far.tried.clone(), now).ok();
     let another = picked.filter(|picked| !so_far.tried.contains(picked.endpoint().id));
     let picked = another.ok_or(HedgeOutcome::NoOtherEndpoint)?;

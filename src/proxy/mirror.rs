@@ -127,7 +127,7 @@ impl Copy {
         let entered = UnderWay::enter(worker).ok_or(MirrorOutcome::TooMany)?;
         let local = worker.upstreams.get(&target.upstream, start);
         // Who would have to wait for a place is not worth it.
-        let slot = local.try_enter().ok_or(MirrorOutcome::TooMany)?;
+        let slot = local.try_enter(&worker.rng).ok().flatten().ok_or(MirrorOutcome::TooMany)?;
         let to_http2 = match target.upstream.policy.protocol {
             Protocol::Http1 => false,
             Protocol::Http2 => true,
@@ -178,6 +178,7 @@ fn plan<'a>(
         local,
         http2,
         repeatable: false,
+        hold: false,
         deadline: Deadline::new(start, Some(WHOLE), &CallerTimeout::default(), Kind::Http),
         attempts: 1,
         per_try: None,

@@ -18,9 +18,10 @@ use crate::metrics::{AttemptOutcome, RetryCause};
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
-use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState};
+use crate::policy::outlier::Signal;
+use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState, SuppressedReason};
 use crate::snapshot::{Route, Split};
-use crate::upstream::{LocalUpstream, Slot};
+use crate::upstream::{Ended, LocalUpstream, Slot};
 
 use super::attempt::{Plan, outcome_word};
 use super::exchange::Exchange;
@@ -94,6 +95,7 @@ pub(super) async fn connect(
     let reached = reach(&worker, &local, route, deadline, &mut tries).await;
     exchange.attempts = tries.made;
     exchange.endpoint = tries.endpoint;
+    exchange.panic_pick = tries.panic_pick;
     let (mut socket, held) = match reached {
         Ok(reached) => reached,
         Err(error) => return reply::failure(exchange, &error),
@@ -123,6 +125,8 @@ pub(super) async fn connect(
 pub(super) struct Tries {
     pub(super) made: u32,
     pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// The endpoint is unhealthy, and was picked in panic.
+    pub(super) panic_pick: bool,
 }
 
 /// Connects to an endpoint of the upstream, trying others where one cannot be reached.
@@ -138,19 +142,24 @@ pub(super) async fn reach(
         local,
         http2: false,
         repeatable: false,
+        hold: false,
         deadline,
         attempts: 0,
         per_try: None,
         idle: None,
         body: None,
     };
-    let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
+    let mut slot: Slot = match local.try_enter(&worker.rng)? {
+        Some(slot) => slot,
+        None => local.wait_to_enter(&worker.tick, deadline.overall).await?,
+    };
     let mut tried = Tried::new();
     loop {
         let start = Instant::now();
         let mut picked = plan.pick(&mut tried, start)?;
         tries.made += 1;
         tries.endpoint = Some(Arc::clone(picked.endpoint()));
+        tries.panic_pick = picked.in_panic();
         let guard = picked.start(start);
         let dialled = local.dial(picked.endpoint(), &worker.tick, deadline.overall).await;
         let now = Instant::now();
@@ -158,12 +167,21 @@ pub(super) async fn reach(
             Ok((socket, held)) => {
                 local.upstream.metrics.attempt(AttemptOutcome::Success);
                 guard.settle(Outcome::Success, now);
+                slot.settle(&Ended::of_tunnel(now.saturating_duration_since(start)));
+                let upstream = &local.upstream;
+                upstream.note(&guard, Signal::Success, now, &mut worker.rng.borrow_mut());
                 return Ok((socket, (held, guard, slot)));
             }
             Err(error) => error,
         };
         local.upstream.metrics.attempt(outcome_word(error.reason));
         guard.settle(Outcome::of_reason(error.reason), now);
+        slot.settle(&Ended::of_reason(error.reason, now.saturating_duration_since(start)));
+        // Any other end is one of waiting for our own place.
+        if error.reason == Reason::ConnectFailed {
+            let upstream = &local.upstream;
+            upstream.note(&guard, Signal::LocalOrigin, now, &mut worker.rng.borrow_mut());
+        }
         let state = RetryState {
             attempt: tries.made,
             ..RetryState::first(&http::Method::CONNECT, deadline.remaining(now))
@@ -177,6 +195,10 @@ pub(super) async fn reach(
                 if let Some(reason) = reason {
                     local.upstream.metrics.suppress(reason.index());
                 }
+                return Err(error);
+            }
+            _ if local.upstream.gate.is_refusing() => {
+                local.upstream.metrics.suppress(SuppressedReason::BreakerOpen.index());
                 return Err(error);
             }
             _ => local.upstream.metrics.retry(RetryCause::Safe),

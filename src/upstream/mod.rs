@@ -2,14 +2,17 @@
 //! ([`LocalUpstream`]: connections, retry budget, waiting requests).
 
 mod connection;
+mod gate;
 mod local;
+mod outliers;
 mod pool;
 mod queue;
 mod reuse;
+mod slot;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,17 +20,21 @@ use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
+use crate::balance::outliers::Outliers;
 use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
+use crate::policy::breaker::Transition;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
 use crate::policy::retry_budget::RetryBudget;
 use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
-pub use local::{LocalUpstream, Slot};
+pub use gate::{BreakerView, Ended, Gate, GatePolicy, GateView, breaker_words, rejection_words};
+pub use local::LocalUpstream;
 pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
+pub use slot::Slot;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -83,12 +90,18 @@ pub struct Upstream {
     pub policy: UpstreamPolicy,
     /// Places for requests and connections, over all workers.
     pub limits: Arc<Limits>,
+    /// Who is let in before a place is looked for.
+    pub gate: Gate,
     /// How an endpoint is picked.
     pub balancer: Balancer,
     /// Handles resolved once.
     pub metrics: UpstreamMetrics,
     /// Retries that need no traffic, for all workers.
     floor: Arc<RetryFloor>,
+    /// Uses of kept connections that the budgets must cover, see [`reuse`].
+    at_risk: AtomicU32,
+    /// Who is taken out of traffic for failures; `None`: nobody.
+    pub outliers: Option<Outliers>,
     endpoints: ArcSwap<EndpointSet>,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
@@ -102,6 +115,7 @@ impl Upstream {
         name: &str,
         policy: UpstreamPolicy,
         limits: LimitSettings,
+        gate: Gate,
         balancer: Balancer,
         metrics: UpstreamMetrics,
         now: Instant,
@@ -111,14 +125,23 @@ impl Upstream {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, now)),
+            at_risk: AtomicU32::new(0),
             policy,
             limits: Limits::new(limits),
+            gate,
             balancer,
+            outliers: None,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
             resolved: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with outlier detection.
+    #[must_use]
+    pub fn with_outliers(self, outliers: Option<Outliers>) -> Self {
+        Self { outliers, ..self }
     }
 
     /// Unique in the process, for the workers' maps.
@@ -138,9 +161,10 @@ impl Upstream {
         self.resolved.store(true, Ordering::Release);
     }
 
-    /// Counts how the endpoints stand, and publishes whether there is panic. After every change of an endpoint's health, and
-    /// on the control tick. Called by the control thread only.
+    /// Takes ejections back that may not stay, counts how the endpoints stand, and publishes whether there is panic. After
+    /// every change of an endpoint's health, and on the control tick. Called by the control thread only.
     pub fn review(&self, now: Instant) -> Counts {
+        self.relieve(now);
         let counts = self.balancer.review(&self.endpoints.load(), now);
         self.metrics.standing.set(&[
             counts.ready,
@@ -151,6 +175,11 @@ impl Upstream {
         ]);
         self.metrics.panic.set(i64::from(counts.panic));
         counts
+    }
+
+    /// Runs the rules of the gate. On the control tick; called by the control thread only.
+    pub fn tick(&self, now: Instant) -> Option<Transition> {
+        self.gate.tick(&self.limits, now)
     }
 
     /// True once discovery has answered.

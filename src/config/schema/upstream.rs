@@ -4,10 +4,10 @@ mod health;
 
 use serde_json::{Value, json};
 
-use super::Properties;
 use super::parts::{
     any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
 };
+use super::{Properties, gate, outliers};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -33,9 +33,16 @@ pub(super) fn upstream_keys() -> Properties {
     let balance = object(
         "`balance`",
         &["policy"],
-        vec![("policy", "How an endpoint is picked.", policies())],
+        vec![
+            ("policy", "How an endpoint is picked.", policies()),
+            (
+                "panic",
+                "Below this share of healthy endpoints, unhealthy ones are used too. Default 50%.",
+                share(),
+            ),
+        ],
     );
-    vec![
+    let mut keys = vec![
         (
             "endpoints",
             "A fixed list of addresses.",
@@ -77,7 +84,10 @@ pub(super) fn upstream_keys() -> Properties {
         ),
         ("limits", "Circuit breaking by resource, over every worker.", upstream_limits()),
         ("health", "Active health checks. Default never.", health::health()),
-    ]
+    ];
+    keys.extend(gate::keys());
+    keys.extend(outliers::keys());
+    keys
 }
 
 fn upstream_limits() -> Value {

@@ -96,6 +96,18 @@ told! {
     two_duplicate_keys: top("service: a\nzone: z\nservice: b\nzone: y");
 }
 
+// Breakers, adaptive limits, throttles.
+told! {
+    breaker_out_of_range: upstream("endpoints: [127.0.0.1:1]\nbreaker: { errors: 0%, window: 500ms, min_requests: 0, open_for: 2h, probes: 101 }");
+    breaker_turned_off_with_a_wrong_word: upstream("endpoints: [127.0.0.1:1]\nbreaker: off\nthrottle: none\nadaptive: gradiant");
+    slow_calls_without_a_time: upstream("endpoints: [127.0.0.1:1]\nbreaker: { slow: { share: 50% } }");
+    words_of_other_breakers: upstream("endpoints: [127.0.0.1:1]\nbreaker: { failure_rate_threshold: 50%, wait_duration_in_open_state: 5s }");
+    throttle_out_of_range: upstream("endpoints: [127.0.0.1:1]\nthrottle: { k: 1 }");
+    adaptive_beside_in_flight: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nadaptive: gradient");
+    breaker_that_sees_nothing_slow: upstream("endpoints: [127.0.0.1:1]\nbreaker: { slow: { over: 20s } }");
+    breaker_that_a_hanging_upstream_never_opens: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nbreaker: { min_requests: 20 }");
+}
+
 // Words and values.
 told! {
     unknown_key: route("to: articles\ntimout: 2s");
@@ -173,6 +185,11 @@ told! {
     mirror_without_a_share: route("to: articles\nmirror: articles-canary");
     hedges_that_cannot_be: route("to: articles\nhedge: { after: p30 }");
     hedge_after_nothing: route("to: articles\nhedge: { after: 0s, delay: 5ms }");
+    outliers_that_cannot_be: upstream("endpoints: [127.0.0.1:1]\noutliers: { consecutive: 0, gateway: off, success_rate: { stdev: 50, min_host: 3 }, eject: 10ms, max_ejected: 50 }");
+    outliers_off: upstream("endpoints: [127.0.0.1:1]\noutliers: off");
+    outliers_in_other_words: upstream("endpoints: [127.0.0.1:1]\noutlier_detection: { base_ejection_time: 30s }");
+    slow_start_without_end: upstream("endpoints: [127.0.0.1:1]\nslow_start: 2h");
+    panic_beyond_all: upstream("endpoints: [127.0.0.1:1]\nbalance: { policy: random, panic: 120% }");
     duplicate_route_names: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { name: a, match: { path: /a }, respond: 404 }\n      - { name: a, respond: 404 }\n";
     duplicate_bind: "admin: 0.0.0.0:80\nlisteners:\n  o: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] }\n  p: { bind: \"127.0.0.1:80\", routes: [{ respond: 404 }] }\n";
     tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s, rate_limit: 5/s }\n  - respond: 404");
@@ -210,6 +227,8 @@ told! {
     long_drain: top("runtime: { drain: { deadline: 1m } }");
     open_admin: top("admin: 0.0.0.0:9901");
     health_timeout_beyond_its_interval: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: /healthz, interval: 1s, timeout: 2s }");
+    ejection_of_nobody: upstream("endpoints: [127.0.0.1:1]\noutliers: { max_ejected: 0% }");
+    ejection_of_nearly_all: upstream("endpoints: [127.0.0.1:1]\noutliers: { max_ejected: 100% }");
     connect_outlasts_timeout: format!("defaults: {{ route: {{ timeout: 1s }} }}\n{}", upstream("endpoints: [127.0.0.1:1]\nconnect_timeout: 3s"));
 }
 
