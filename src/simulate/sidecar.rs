@@ -180,7 +180,7 @@ impl World {
             told,
             answer: Answer::None,
         });
-        self.record_attempt(from.hop);
+        self.record_attempt(from.hop, server);
         self.start_timer(attempt, bound.into_iter().chain(idle).min());
         let hop = &self.hops[from.hop];
         if reused {
@@ -192,10 +192,10 @@ impl World {
         }
     }
 
-    fn record_attempt(&mut self, hop: usize) {
+    fn record_attempt(&mut self, hop: usize, server: usize) {
         self.record.first_hop += u64::from(hop == 0);
         if hop == self.last_hop() {
-            self.record.attempt(self.now);
+            self.record.attempt(self.now, server);
         }
     }
 
