@@ -21,6 +21,7 @@ use super::ApplyError;
 use super::resolve::Plan;
 
 pub(super) use health::health;
+pub use health::settings as health_settings;
 pub(super) use upstream::upstream;
 
 /// The route label of requests that no route took.

@@ -13,7 +13,8 @@ use super::events::What;
 use super::faults::nanos;
 use super::record::Ended;
 use super::slab::Id;
-use super::world::{Attempt, From, World};
+use super::state::{Attempt, From};
+use super::world::World;
 
 /// How an attempt ended: what is decided by, and why, where there is no answer.
 #[derive(Debug, Clone, Copy)]

@@ -16,7 +16,8 @@ use super::ended::End;
 use super::events::{Line, What};
 use super::faults::nanos;
 use super::slab::Id;
-use super::world::{Answer, Attempt, From, Job, Request, Told, World, number};
+use super::state::{Answer, Attempt, From, Job, Request, Told, number};
+use super::world::World;
 
 impl World {
     /// A request comes to a sidecar: from a client, or from the work on another one, which was `told` something.
