@@ -7,6 +7,8 @@ use crate::balance::endpoint::{Ejection, Endpoint, Health};
 use crate::base::units::format_duration;
 use crate::control::{Applied, Control, Managed};
 
+use super::gate;
+
 /// For `/` and for pages that do not exist.
 pub(super) const INDEX: &str = "\
 outrigger admin
@@ -91,13 +93,17 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut page = json!({
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
         "discovery": discovery(managed, &source, now),
         "limits": limits,
         "endpoints": endpoints,
-    })
+    });
+    for (key, value) in gate::fields(&upstream.gate.view(now)) {
+        page[key] = value;
+    }
+    page
 }
 
 /// The word for how an endpoint stands, as in `outrigger_upstream_endpoints`.

@@ -38,8 +38,8 @@ sections! {
         later ["proxy_protocol" "tls" "authorize" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault"]
         later ["hedge" "mirror" "hash"];
-    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "health"]
-        later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers"];
+    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle" "health"]
+        later ["tls" "slow_start" "outliers"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
         later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -63,14 +63,17 @@ sections! {
     FAULT_ABORT = "`abort`" ["share" "status"] later [];
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "health"
-    ] later ["subset" "tls" "slow_start" "breaker" "adaptive" "throttle" "outliers"];
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle" "health"
+    ] later ["subset" "tls" "slow_start" "outliers"];
     ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy"] later ["zone_aware" "panic"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [
         "connections" "in_flight" "pending" "queue" "retry_budget"
     ] later [];
+    BREAKER = "`breaker`" ["errors" "slow" "window" "min_requests" "open_for" "probes"] later [];
+    SLOW = "`slow`" ["share" "over"] later [];
+    THROTTLE = "`throttle`" ["k"] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
     HEALTH = "`health`" ["http" "tcp" "grpc" "status" "host" "interval" "timeout" "rise" "fall"] later [];
 }
@@ -150,6 +153,18 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("max_requests", "in_flight"),
     ("max_pending_requests", "pending"),
     ("queue_timeout", "queue"),
+    ("circuit_breaker", "breaker"),
+    ("circuit_breakers", "breaker"),
+    ("circuitbreaker", "breaker"),
+    ("error_rate", "errors"),
+    ("failure_rate", "errors"),
+    ("failure_rate_threshold", "errors"),
+    ("minimum_number_of_calls", "min_requests"),
+    ("request_volume", "min_requests"),
+    ("wait_duration_in_open_state", "open_for"),
+    ("fallback_duration", "open_for"),
+    ("adaptive_concurrency", "adaptive"),
+    ("admission_control", "throttle"),
     ("health_check", "health"),
     ("health_checks", "health"),
     ("healthcheck", "health"),

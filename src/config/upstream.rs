@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::base::endpoint::EndpointSpec;
 use crate::base::units::{Rate, Ratio};
 
+use super::gate::{Adaptive, Breaker, Throttle};
+
 /// A named group of interchangeable endpoints and its policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -22,6 +24,12 @@ pub struct Upstream {
     pub pool: PoolSettings,
     /// Circuit breaking by resource.
     pub limits: UpstreamLimits,
+    /// Circuit breaking by state.
+    pub breaker: Option<Breaker>,
+    /// An adaptive limit in place of `limits.in_flight`.
+    pub adaptive: Option<Adaptive>,
+    /// Client-side throttling.
+    pub throttle: Option<Throttle>,
     /// Active health checks; `None` (not written, or `never`): none.
     pub health: Option<HealthCheck>,
 }

@@ -1,5 +1,6 @@
 //! What can take force but is probably not meant: warnings, each with its place and its arithmetic.
 
+mod gate;
 mod health;
 mod shadow;
 mod shaping;
@@ -276,6 +277,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
             let unused = Diagnostic::warning("unused-upstream", entry.key_span, message);
             out.push(unused.at(path).label("remove it, or name it in a route's `to`"));
         }
+        gate::warnings(config, upstream, &entry.node, &path, out);
         let idle = entry.node.get("pool").and_then(|node| node.get("idle"));
         if let (PoolIdle::After(time), Some(node)) = (upstream.pool.idle, idle)
             && time >= SHORTEST_KEEP_ALIVE

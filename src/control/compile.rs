@@ -2,6 +2,7 @@
 //!
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
+mod gate;
 mod health;
 mod route;
 mod shaping;
@@ -20,6 +21,7 @@ use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 use super::ApplyError;
 use super::resolve::Plan;
 
+pub(super) use gate::features;
 pub(super) use health::health;
 pub use health::settings as health_settings;
 pub(super) use upstream::upstream;

@@ -10,6 +10,7 @@ mod listen;
 mod resolve;
 mod series;
 mod socket_file;
+pub mod tick;
 pub mod watch;
 
 use std::cell::{Cell, RefCell};

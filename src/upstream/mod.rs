@@ -2,10 +2,12 @@
 //! ([`LocalUpstream`]: connections, retry budget, waiting requests).
 
 mod connection;
+mod gate;
 mod local;
 mod pool;
 mod queue;
 mod reuse;
+mod slot;
 mod worker;
 
 use std::sync::Arc;
@@ -20,14 +22,17 @@ use crate::balance::endpoint_set::EndpointSet;
 use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
+use crate::policy::breaker::Transition;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
 use crate::policy::retry_budget::RetryBudget;
 use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
-pub use local::{LocalUpstream, Slot};
+pub use gate::{BreakerView, Ended, Gate, GatePolicy, GateView, breaker_words, rejection_words};
+pub use local::LocalUpstream;
 pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
+pub use slot::Slot;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -83,6 +88,8 @@ pub struct Upstream {
     pub policy: UpstreamPolicy,
     /// Places for requests and connections, over all workers.
     pub limits: Arc<Limits>,
+    /// Who is let in before a place is looked for.
+    pub gate: Gate,
     /// How an endpoint is picked.
     pub balancer: Balancer,
     /// Handles resolved once.
@@ -102,6 +109,7 @@ impl Upstream {
         name: &str,
         policy: UpstreamPolicy,
         limits: LimitSettings,
+        gate: Gate,
         balancer: Balancer,
         metrics: UpstreamMetrics,
         now: Instant,
@@ -113,6 +121,7 @@ impl Upstream {
             floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, now)),
             policy,
             limits: Limits::new(limits),
+            gate,
             balancer,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
@@ -151,6 +160,11 @@ impl Upstream {
         ]);
         self.metrics.panic.set(i64::from(counts.panic));
         counts
+    }
+
+    /// Runs the rules of the gate. On the control tick; called by the control thread only.
+    pub fn tick(&self, now: Instant) -> Option<Transition> {
+        self.gate.tick(&self.limits, now)
     }
 
     /// True once discovery has answered.

@@ -96,6 +96,18 @@ told! {
     two_duplicate_keys: top("service: a\nzone: z\nservice: b\nzone: y");
 }
 
+// Breakers, adaptive limits, throttles.
+told! {
+    breaker_out_of_range: upstream("endpoints: [127.0.0.1:1]\nbreaker: { errors: 0%, window: 500ms, min_requests: 0, open_for: 2h, probes: 101 }");
+    breaker_turned_off_with_a_wrong_word: upstream("endpoints: [127.0.0.1:1]\nbreaker: off\nthrottle: none\nadaptive: gradiant");
+    slow_calls_without_a_time: upstream("endpoints: [127.0.0.1:1]\nbreaker: { slow: { share: 50% } }");
+    words_of_other_breakers: upstream("endpoints: [127.0.0.1:1]\nbreaker: { failure_rate_threshold: 50%, wait_duration_in_open_state: 5s }");
+    throttle_out_of_range: upstream("endpoints: [127.0.0.1:1]\nthrottle: { k: 1 }");
+    adaptive_beside_in_flight: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nadaptive: gradient");
+    breaker_that_sees_nothing_slow: upstream("endpoints: [127.0.0.1:1]\nbreaker: { slow: { over: 20s } }");
+    breaker_that_a_hanging_upstream_never_opens: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nbreaker: { min_requests: 20 }");
+}
+
 // Words and values.
 told! {
     unknown_key: route("to: articles\ntimout: 2s");

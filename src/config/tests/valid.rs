@@ -68,6 +68,27 @@ upstreams: { a: { endpoints: [127.0.0.1:1], limits: { retry_budget: 10% } } }
 }
 
 #[test]
+fn of_adaptive_and_in_flight_an_upstreams_own_holds() {
+    let text = "\
+defaults: { upstream: { limits: { in_flight: 100 }, breaker: 40%, throttle: 2 } }
+listeners: { o: { bind: 127.0.0.1:1, routes: [{ to: a }, { to: b }] } }
+upstreams:
+  a: { endpoints: [127.0.0.1:1], adaptive: gradient, breaker: never, throttle: never }
+  b: { endpoints: [127.0.0.1:1] }
+";
+    let loaded = load(text);
+    let upstreams = loaded.config.unwrap().upstreams;
+    assert!(upstreams[0].adaptive.is_some() && upstreams[1].adaptive.is_none());
+    assert!(upstreams[0].breaker.is_none() && upstreams[1].breaker.is_some());
+    assert!(upstreams[0].throttle.is_none() && upstreams[1].throttle.is_some());
+    let text = text.replace("limits: { in_flight: 100 }", "adaptive: gradient");
+    let own = text.replace(":1], adaptive: gradient", ":1], limits: { in_flight: 9 }");
+    let upstreams = load(&own).config.unwrap().upstreams;
+    assert_eq!(upstreams[0].limits.in_flight, Some(9));
+    assert!(upstreams[0].adaptive.is_none() && upstreams[1].adaptive.is_some());
+}
+
+#[test]
 fn own_values_win_over_defaults_key_by_key() {
     let text = "\
 defaults:

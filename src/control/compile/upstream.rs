@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::policy::limits::LimitSettings;
 use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
 
-use super::suppressed_words;
+use super::{gate, suppressed_words};
 
 /// A new upstream, without endpoints.
 pub(in crate::control) fn upstream(
@@ -52,9 +52,10 @@ pub(in crate::control) fn upstream(
         },
         LimitSettings {
             connections: limits.connections,
-            in_flight: limits.in_flight,
+            in_flight: gate::in_flight(config),
             pending: limits.pending,
         },
+        gate::gate(config, metrics),
         // Many sidecars that start together must not all begin with the same endpoint.
         Balancer::starting_at(balance, rng.bits()),
         metrics.upstream.upstream(&config.name, &suppressed_words()),
