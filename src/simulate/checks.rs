@@ -55,7 +55,7 @@ impl World {
     /// Gives every check its first time.
     pub(super) fn start_checks(&mut self) {
         for (number, checked) in (0..).zip(&self.checks) {
-            let wait = checked.rule.before_first(&mut self.chance.policy);
+            let wait = checked.rule.before_first(self.chance.policy.get_mut());
             self.events.at(nanos(wait), What::Check(number));
         }
     }
@@ -95,7 +95,7 @@ impl World {
             checked.upstream.review(now);
         }
         let began = self.base + std::time::Duration::from_nanos(checked.began);
-        let next = checked.rule.next(began, now, &mut self.chance.policy);
+        let next = checked.rule.next(began, now, self.chance.policy.get_mut());
         let at = nanos(next.saturating_duration_since(self.base));
         self.events.at(at, What::Check(number));
     }

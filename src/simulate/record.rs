@@ -143,7 +143,10 @@ impl Record {
             return;
         }
         let why = how.reason.map_or_else(|| format!("status_{}", how.status), str::to_owned);
-        if matches!(how.reason, Some("limit_reached" | "queue_timeout")) {
+        if matches!(
+            how.reason,
+            Some("limit_reached" | "queue_timeout" | "breaker_open" | "overload")
+        ) {
             part.refused.note(took);
         }
         *part.failures.entry(why).or_default() += 1;

@@ -14,6 +14,7 @@ use crate::base::endpoint::EndpointSpec;
 use crate::config::Config;
 use crate::control::compiled;
 use crate::metrics::Metrics;
+use crate::policy::breaker::Pass;
 use crate::policy::deadline::Deadline;
 use crate::policy::limits::Permit;
 use crate::policy::retry::SuppressedReason;
@@ -56,12 +57,12 @@ impl Sidecar {
         now: Instant,
         chance: &mut Chance,
     ) -> Result<Self, SimulateError> {
-        let snapshot = compiled(config, metrics, &mut chance.policy, now)?;
+        let snapshot = compiled(config, metrics, chance.policy.get_mut(), now)?;
         let route = snapshot.listeners.first().and_then(|listener| listener.routes.first());
         let Some(Action::To(split)) = route.map(|route| &route.action) else {
             return Err(SimulateError::NoRoute);
         };
-        let upstream = Arc::clone(split.pick(&mut chance.policy));
+        let upstream = Arc::clone(split.pick(chance.policy.get_mut()));
         upstream.publish(EndpointSet::build(endpoints, None, now), now);
         let worker = || Worker {
             budget: upstream.budget_of_one(now),
@@ -146,6 +147,8 @@ pub(super) struct Request {
 pub(super) struct Attempt {
     pub(super) request: Id,
     pub(super) guard: EndpointGuard,
+    /// What the gate let in.
+    pub(super) pass: Pass,
     /// Given back with it.
     pub(super) _permit: Permit,
     pub(super) server: usize,

@@ -154,8 +154,13 @@ impl World {
         self.begin(From { hop: 0, sidecar, worker }, None, Told::default());
     }
 
+    /// What the control thread and the workers do regularly: the first runs the rules, the others look at what was freed.
     fn tick(&mut self) {
         self.events.at(self.now + TICK, What::Tick);
+        let now = self.instant();
+        for sidecar in self.hops.iter().flat_map(|hop| &hop.sidecars) {
+            let _logged_in_production = sidecar.upstream.tick(now);
+        }
         if self.waiting == 0 {
             return;
         }
