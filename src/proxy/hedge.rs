@@ -16,9 +16,10 @@ use crate::policy::retry::idempotent;
 use crate::snapshot::Hedging;
 use crate::upstream::Slot;
 
-use super::attempt::{Failed, Plan, Spare};
+use super::attempt::{Failed, Plan};
 use super::exchange::Exchange;
 use super::retries::SoFar;
+use super::subject::Spare;
 
 /// How an attempt ended.
 type Ended = Result<UpstreamResponse, Failed>;

@@ -19,10 +19,11 @@ use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
 use crate::snapshot::{Mirror, MirrorTarget, Route};
 use crate::upstream::{LocalUpstream, Protocol, Slot};
 
-use super::attempt::{Plan, Spare};
+use super::attempt::Plan;
 use super::exchange::Exchange;
 use super::headers;
 use super::retries::SoFar;
+use super::subject::Spare;
 use super::worker::Worker;
 
 /// Bytes of a body that may wait for a shadow that is slower than the upstream: as many as are kept for a retry.

@@ -32,6 +32,7 @@ mod response;
 mod retries;
 mod signal;
 mod stream;
+mod subject;
 mod tcp;
 mod tunnel;
 mod watch;
