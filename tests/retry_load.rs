@@ -211,6 +211,48 @@ fn no_post_ever_runs_twice_and_what_did_not_run_succeeds_elsewhere() {
     assert!(repeated < 0.5, "{repeated}");
 }
 
+/// Attempts that a proxy of `setup` makes for `requests` of eight callers, which all get 503, and the most that they may be.
+fn attempts_in_outage(setup: &Setup, requests: usize) -> (f64, f64) {
+    let proxy = Proxy::start(&setup.yaml());
+    let start = Instant::now();
+    let statuses = send(proxy.address("outbound"), "GET", 8, requests, |_| String::new());
+    assert_eq!(count(&statuses, 503), requests);
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let most = 1.2 * requests as f64 + 3.0 * start.elapsed().as_secs_f64() + 3.0;
+    (proxy.metrics().sum("outrigger_upstream_attempts_total", &[]), most)
+}
+
+#[test]
+fn an_outage_of_refused_connections_costs_no_more_than_the_budget() {
+    for workers in [1, 4] {
+        for endpoints in 1..=3 {
+            let endpoints: Vec<_> = (0..endpoints).map(|_| refusing()).collect();
+            let setup = Setup::new(&endpoints).workers(workers);
+            let (attempts, most) = attempts_in_outage(&setup, 1_000);
+            assert!(attempts <= most, "{workers} workers: {attempts} attempts, at most {most}");
+            assert!(attempts >= 1_150.0, "the budget is used: {attempts}");
+        }
+    }
+}
+
+#[test]
+fn while_one_endpoint_takes_connections_nobody_sees_that_others_do_not() {
+    let good = Upstream::scripted(|_| ok("done"));
+    let endpoints = [refusing(), good.address, refusing()];
+    // Nothing but what is on without a word, and not even a budget or an ejection.
+    let upstream = "outliers: never, balance: round_robin, limits: { retry_budget: { ratio: 0%, floor: 0/s } }";
+    for upstream in ["balance: peak_ewma", upstream] {
+        for workers in [1, 4] {
+            let setup = Setup::new(&endpoints).upstream(upstream).workers(workers);
+            let proxy = Proxy::start(&setup.yaml());
+            for method in ["GET", "POST"] {
+                let statuses = send(proxy.address("outbound"), method, 8, 400, |_| String::new());
+                assert_eq!(count(&statuses, 200), 400, "{:?}", statuses.keys());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_total_outage_costs_no_more_than_the_budget() {
     for workers in [1, 4] {

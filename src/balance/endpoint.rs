@@ -73,6 +73,8 @@ pub struct Endpoint {
     /// Of this interval: successes in the lower half, failures in the upper.
     tally: AtomicU64,
     retired: AtomicBool,
+    /// The last that is known of it: no connection could be made.
+    unreachable: AtomicBool,
 }
 
 impl Endpoint {
@@ -93,6 +95,7 @@ impl Endpoint {
             streaks: AtomicU64::new(0),
             tally: AtomicU64::new(0),
             retired: AtomicBool::new(false),
+            unreachable: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +142,20 @@ impl Endpoint {
     /// The latency estimate, decayed to `now`.
     pub fn latency(&self, now: Instant) -> Duration {
         Duration::from_secs_f64(self.latency_nanos(now) / 1e9)
+    }
+
+    /// True where the last that is known of it is that no connection could be made: a request that is sent again goes
+    /// elsewhere.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
+    }
+
+    /// Learns from how an attempt ended whether it can be reached. Written only where it changes: all workers share the line.
+    pub fn learn_reach(&self, signal: Signal) {
+        let unreachable = signal == Signal::LocalOrigin;
+        if self.is_unreachable() != unreachable {
+            self.unreachable.store(unreachable, Ordering::Relaxed);
+        }
     }
 
     /// True where it is in no set any more: its connections take no further request.

@@ -119,7 +119,12 @@ impl SoFar {
             _ if plan.local.upstream.gate.is_refusing() => {
                 RetryDecision::Stop(Some(SuppressedReason::BreakerOpen))
             }
-            _ => decision.paid_from(&mut plan.local.budget(), now),
+            _ => {
+                let upstream = &plan.local.upstream;
+                let hope = decision == RetryDecision::Resend
+                    && upstream.balancer.has_reachable(&upstream.endpoints(), now);
+                decision.paid_from(&mut plan.local.budget(), hope, now)
+            }
         };
         match decision {
             RetryDecision::Stop(reason) => {

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use crate::base::error::{Reason, RetrySafety};
 use crate::policy::classify::{self, Outcome, http_status};
+use crate::policy::outlier::Signal;
 use crate::policy::pushback::Pushback;
 use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState, SuppressedReason};
 use crate::policy::retry_depth::RetryDepth;
@@ -85,7 +86,10 @@ impl World {
             below: how.below,
         };
         let decision = policy.decide(how.end, &state, &mut self.chance.policy);
-        let decision = decision.paid_from(&mut sidecar.workers[from.worker].budget, now);
+        let upstream = &sidecar.upstream;
+        let hope = decision == RetryDecision::Resend
+            && upstream.balancer.has_reachable(&upstream.endpoints(), now);
+        let decision = decision.paid_from(&mut sidecar.workers[from.worker].budget, hope, now);
         if !matches!(decision, RetryDecision::Stop(_)) {
             request.resent_once |= decision == RetryDecision::ResendOnce;
             request.ran += u32::from(how.end.may_have_run());
@@ -143,6 +147,11 @@ impl World {
 
 /// Tells the endpoint's state how an attempt ended.
 fn settle(attempt: &Attempt, how: End, now: Instant) {
+    let signal = match how.end {
+        AttemptEnd::NotSent => Signal::LocalOrigin,
+        _ => Signal::Success,
+    };
+    attempt.guard.endpoint().learn_reach(signal);
     match (how.end, how.reason) {
         (AttemptEnd::Response { status, .. }, _) if classify::is_overload(status, None) => {
             attempt.guard.settle_overloaded(now);

@@ -213,15 +213,15 @@ fn an_upstream_may_ask_for_more_than_the_backoff_or_for_nothing_at_all() {
 }
 
 #[test]
-fn only_what_was_never_written_is_free() {
+fn without_budget_only_what_was_never_written_goes_on_and_only_with_hope() {
     let now = Instant::now();
     let mut empty = RetryBudget::new(0.0, 0.0, Duration::from_secs(10), now);
-    assert_eq!(RESEND.paid_from(&mut empty, now), RESEND);
-    assert_eq!(NONE.paid_from(&mut empty, now), NONE);
-    for paid in [RETRY, ONCE] {
-        assert_eq!(paid.paid_from(&mut empty, now), stop(SuppressedReason::BudgetEmpty));
+    assert_eq!(RESEND.paid_from(&mut empty, true, now), RESEND);
+    assert_eq!(NONE.paid_from(&mut empty, true, now), NONE);
+    for (paid, hope) in [(RETRY, true), (ONCE, true), (RESEND, false)] {
+        assert_eq!(paid.paid_from(&mut empty, hope, now), stop(SuppressedReason::BudgetEmpty));
         let mut one = RetryBudget::new(0.0, 1.0, Duration::from_secs(10), now);
-        assert_eq!(paid.paid_from(&mut one, now), paid);
+        assert_eq!(paid.paid_from(&mut one, hope, now), paid);
         assert!(one.available(now) < 1e-9);
     }
 }
@@ -379,7 +379,7 @@ proptest! {
         if matches!(decision, RetryDecision::Retry { .. }) {
             prop_assert!(told[0] < 2 && told[1] == 0, "no hop above or below tries again");
         }
-        prop_assert_eq!(decision.costs_budget(), end != AttemptEnd::NotSent);
+        prop_assert_eq!(decision == RetryDecision::Resend, end == AttemptEnd::NotSent);
         if let (RetryDecision::Retry { wait }, Some(remaining)) = (decision, remaining) {
             prop_assert!(wait < remaining);
         }
