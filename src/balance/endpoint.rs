@@ -171,7 +171,15 @@ impl Endpoint {
     fn end_row(&self, now: Instant) {
         let row = self.failed_in_row.swap(0, Ordering::Relaxed).min(HELD);
         let dearer = DEARER.powf(f64::from(row));
-        self.latency.observe(self.latency(now).mul_f64(dearer), now);
+        self.raise(dearer, now);
+    }
+
+    /// Multiplies the latency estimate, up to [`PENALTY`]: however fast failures come, it is bounded.
+    fn raise(&self, factor: f64, now: Instant) {
+        let estimate = self.latency(now);
+        let most = PENALTY.max(estimate).as_secs_f64();
+        let raised = (estimate.as_secs_f64() * factor).min(most);
+        self.latency.observe(Duration::from_secs_f64(raised), now);
     }
 
     /// Continues or ends its failures in a row.
@@ -268,13 +276,8 @@ impl EndpointGuard {
             Outcome::Failure => {
                 self.endpoint.failures.fetch_add(1, Ordering::Relaxed);
                 let before = self.endpoint.failed_in_row.fetch_add(1, Ordering::Relaxed);
-                let estimate = self.endpoint.latency(now);
-                let counts = if before < HELD {
-                    estimate
-                } else {
-                    (2 * estimate).min(PENALTY.max(estimate))
-                };
-                self.endpoint.latency.observe(took.max(counts), now);
+                self.endpoint.raise(if before < HELD { 1.0 } else { 2.0 }, now);
+                self.endpoint.latency.observe_at_least(took, now);
             }
             Outcome::Cancelled => self.endpoint.latency.observe_at_least(took, now),
             Outcome::LocalFailure => {}
@@ -371,9 +374,35 @@ mod tests {
             [30, 30, 30, 30, 30, 60, 120, 240, 480, 960, 1_920, 3_840, 5_000, 5_000, 5_000];
         let near = |(seen, due): (&u128, u128)| seen.abs_diff(due) <= 1;
         assert!(estimates.iter().zip(expected).all(near), "{estimates:?}");
-        endpoint.start(now).settle(Outcome::Success, now);
-        let after = fail();
-        assert!((8_052..8_054).contains(&after) && fail() == after, "a success ends the row");
+    }
+
+    #[test]
+    fn the_success_after_a_row_of_failures_raises_the_estimate_by_a_tenth_for_each() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        let settle = |outcome| {
+            endpoint.start(now).settle(outcome, now);
+            endpoint.latency(now).as_micros()
+        };
+        let estimates =
+            [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure].map(settle);
+        let near = |(seen, due): (u128, u128)| seen.abs_diff(due) <= 5;
+        assert!(
+            estimates.into_iter().zip([30_000, 30_000, 36_300, 36_300]).all(near),
+            "{estimates:?}"
+        );
+    }
+
+    #[test]
+    fn however_often_failures_and_successes_alternate_the_estimate_is_bounded() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        for turn in 0..10_000 {
+            let outcome = if turn % 3 == 0 { Outcome::Success } else { Outcome::Failure };
+            endpoint.start(now).settle(outcome, now);
+            assert!(endpoint.latency(now) <= PENALTY + Duration::from_millis(1));
+        }
+        assert!(endpoint.latency(now) > Duration::from_secs(4));
     }
 
     #[test]
