@@ -1,0 +1,120 @@
+//! What our own code adds to each attempt: everything around the sockets, as the request path calls it.
+//!
+//! A place at the upstream, a pick, the endpoint's guard, the attempt's timer, metrics, the retry decision and the budget that
+//! pays for it; all is given back at the end. What writes and reads HTTP is not in it: `benches/peers/instr.py` counts that.
+#![allow(missing_docs, reason = "criterion's macros expand to undocumented functions")]
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{Method, StatusCode};
+use outrigger::balance::endpoint_set::EndpointSet;
+use outrigger::balance::{Balancer, Policy, Tried};
+use outrigger::base::endpoint::EndpointSpec;
+use outrigger::base::rng::Rng;
+use outrigger::io::tick::Tick;
+use outrigger::metrics::{AttemptOutcome, Metrics};
+use outrigger::policy::classify::Outcome;
+use outrigger::policy::deadline::{CallerTimeout, Deadline, Exchange};
+use outrigger::policy::limits::LimitSettings;
+use outrigger::policy::retry::{
+    AttemptEnd, RetryDecision, RetryPolicy, RetryState, RetryWhen, SuppressedReason,
+};
+use outrigger::upstream::{
+    BudgetPolicy, LocalUpstream, LocalUpstreams, PoolPolicy, Protocol, Upstream, UpstreamPolicy,
+};
+use tokio::time::Instant;
+
+/// Three endpoints under the limits and the budget that an upstream has by default.
+fn upstream(now: Instant) -> Rc<LocalUpstream> {
+    let buckets = [1, 5, 25, 100, 500, 1_000, 5_000].map(Duration::from_millis);
+    let words: Vec<_> = SuppressedReason::ALL.iter().map(|reason| reason.word()).collect();
+    let metrics = Metrics::new(&buckets).unwrap().upstream.upstream("a", &words);
+    let policy = UpstreamPolicy {
+        protocol: Protocol::Http1,
+        connect_timeout: None,
+        pool: PoolPolicy { idle: None, max_idle: 64, max_requests: None, max_age: None },
+        queue: Duration::ZERO,
+        // More than 0.2 and 3 per second: each round of the bench is to be paid for.
+        budget: BudgetPolicy { ratio: 1.0, floor_per_second: 1e9, window: Duration::from_secs(10) },
+    };
+    let limits =
+        LimitSettings { connections: Some(1_024), in_flight: Some(1_024), pending: Some(1_024) };
+    let balancer = Balancer::new(Policy::PeakEwma);
+    let upstream = Arc::new(Upstream::new("a", policy, limits, balancer, metrics));
+    let spec = |last| EndpointSpec::at(SocketAddr::from(([10, 0, 0, last], 80)));
+    upstream.publish(EndpointSet::build(&[1, 2, 3].map(spec), None, now), now);
+    LocalUpstreams::new(1).get(&upstream, now)
+}
+
+/// One request: attempts until the policy stops them, each answered with the next of `statuses`, 200 where none is left.
+fn request(
+    local: &Rc<LocalUpstream>,
+    policy: &RetryPolicy,
+    tick: &Tick,
+    rng: &mut Rng,
+    statuses: &[StatusCode],
+) -> u32 {
+    let started = Instant::now();
+    local.budget().deposit(started);
+    let caller = CallerTimeout::default();
+    let deadline = Deadline::new(started, Some(Duration::from_secs(15)), &caller, Exchange::Http);
+    let mut tried = Tried::new();
+    let mut state = RetryState::first(&Method::GET, None);
+    loop {
+        let start = Instant::now();
+        let slot = local.try_enter().unwrap();
+        let endpoints = local.upstream.endpoints();
+        let mut picked = local.upstream.balancer.pick(&endpoints, &tried, start, rng).unwrap();
+        tried.note(picked.endpoint().id);
+        let timer = tick.timer(deadline.of_attempt(None, start));
+        let guard = picked.start(start);
+        // Here the request goes out and the head of the answer comes in.
+        let now = Instant::now();
+        let status = statuses.get(state.attempt as usize - 1).copied().unwrap_or(StatusCode::OK);
+        let metrics = &local.upstream.metrics;
+        metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
+        let outcome = Outcome::of_response(status, None);
+        guard.settle(outcome, now);
+        metrics.attempt(match outcome {
+            Outcome::Failure => AttemptOutcome::Failure,
+            _ => AttemptOutcome::Success,
+        });
+        let end = AttemptEnd::Response { status, grpc_status: None };
+        drop((timer, guard, slot));
+        if !policy.when.lists(end) {
+            return state.attempt;
+        }
+        state.remaining = deadline.remaining(now);
+        let decision = policy.decide(end, &state, rng).paid_from(&mut local.budget(), now);
+        if let RetryDecision::Stop(reason) = decision {
+            reason.into_iter().for_each(|reason| metrics.suppress(reason.index()));
+            return state.attempt;
+        }
+        state.attempt += 1;
+    }
+}
+
+fn overhead(c: &mut Criterion) {
+    let now = Instant::now();
+    let (local, tick, mut rng) = (upstream(now), Tick::new(now), Rng::from_seed(1));
+    let policy = RetryPolicy {
+        when: RetryWhen { gateway_error: true, ..RetryWhen::default() },
+        ..RetryPolicy::default()
+    };
+    let failed = [StatusCode::BAD_GATEWAY];
+    for (name, statuses, attempts) in [("first", &failed[..0], 1), ("with_one_retry", &failed, 2)] {
+        assert_eq!(request(&local, &policy, &tick, &mut rng, statuses), attempts);
+        c.bench_function(&format!("attempt/{name}"), |b| {
+            b.iter(|| request(&local, &policy, &tick, &mut rng, black_box(statuses)));
+        });
+    }
+}
+
+criterion_group!(benches, overhead);
+criterion_main!(benches);
