@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 use http::{HeaderName, Method};
 
 use super::{
-    literals::Literals,
+    expressions::Expressions,
     matcher::{Matcher, STANDARD_METHODS, standard_index},
     pattern::{HostPattern, PathPattern, ValueMatch},
     query::{self, Scratch},
@@ -60,27 +60,32 @@ impl Index {
         }
     }
 
-    /// Every row that matches, and few others. No allocation but for an escaped query value beyond 256
-    /// bytes.
-    pub(super) fn candidates(&self, request: &RequestView<'_>) -> RowSet {
+    /// Every row that matches, and few others. `true`: the path of each holds, if it is an expression. No
+    /// allocation but for an escaped query value beyond 256 bytes.
+    pub(super) fn candidates(&self, request: &RequestView<'_>) -> (RowSet, bool) {
         let mut left = self.all.clone();
         if let Some(hosts) = &self.hosts {
             hosts.filter(request.host, &mut left);
         }
-        if let Some(paths) = &self.paths {
-            paths.filter(request.path, &mut left);
+        let path_holds = match &self.paths {
+            Some(paths) => paths.filter(request.path, &mut left),
+            None => true,
+        };
+        if !left.at_most(FEW) {
+            self.filter_others(request, &mut left);
         }
-        if left.at_most(FEW) {
-            return left;
-        }
+        (left, path_holds)
+    }
+
+    /// By all but host and path.
+    fn filter_others(&self, request: &RequestView<'_>, left: &mut RowSet) {
         left.intersect(self.methods.rows(request.method));
         if !self.headers.is_empty() || self.other_headers.is_some() {
-            self.filter_headers(request, &mut left);
+            self.filter_headers(request, left);
         }
         if !self.query.is_empty() || self.other_query.is_some() {
-            self.filter_query(request.query.unwrap_or_default(), &mut left);
+            self.filter_query(request.query.unwrap_or_default(), left);
         }
-        left
     }
 
     fn filter_headers(&self, request: &RequestView<'_>, left: &mut RowSet) {
@@ -194,7 +199,7 @@ struct PathColumn {
     silent: RowSet,
     exact: Map<Box<str>, Rows>,
     segments: Segments,
-    expressions: Literals,
+    expressions: Expressions,
 }
 
 impl PathColumn {
@@ -225,19 +230,20 @@ impl PathColumn {
                 (None, None) | (Some(PathPattern::Prefix(_)), _) => silent.insert(row),
             }
         }
-        let (expressions, always) = Literals::new(&expressions, len);
-        always.into_iter().for_each(|row| silent.insert(row));
+        let expressions = Expressions::new(&expressions, len);
         asked.then_some(Self { silent, exact, segments: tree, expressions })
     }
 
-    fn filter(&self, path: &str, left: &mut RowSet) {
+    /// `true`: all expressions that are left hold.
+    fn filter(&self, path: &str, left: &mut RowSet) -> bool {
         let mut held = self.silent.clone();
         if let Some(rows) = self.exact.get(path) {
             rows.add_to(&mut held);
         }
         self.segments.add_to(path, &mut held);
-        self.expressions.add_to(path.as_bytes(), &mut held);
+        let exact = self.expressions.add_to(path.as_bytes(), &mut held);
         left.intersect(&held);
+        exact
     }
 }
 

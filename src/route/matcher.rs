@@ -44,14 +44,25 @@ impl Matcher {
         self.failed(request).is_none()
     }
 
+    /// The same, where the index may have found that the path holds if it is an expression: each expression by itself would
+    /// have to be fetched from memory.
+    pub(super) fn holds(&self, request: &RequestView<'_>, path_holds: bool) -> bool {
+        self.first_failed(request, path_holds).is_none()
+    }
+
     /// The first condition that does not hold, in the order in which a match is written: host, path,
     /// gRPC, method, headers, query.
     pub fn failed(&self, request: &RequestView<'_>) -> Option<Condition> {
+        self.first_failed(request, false)
+    }
+
+    fn first_failed(&self, request: &RequestView<'_>, path_holds: bool) -> Option<Condition> {
         let wants = &self.wants;
         if !wants.host.is_empty() && !wants.host.iter().any(|host| host.matches(request.host)) {
             return Some(Condition::Host);
         }
-        if wants.path.as_ref().is_some_and(|path| !path.matches(request.path)) {
+        let asked = wants.path.as_ref().filter(|path| !(path_holds && path.is_expression()));
+        if asked.is_some_and(|path| !path.matches(request.path)) {
             return Some(Condition::Path);
         }
         if wants.grpc.as_ref().is_some_and(|g| !request.grpc || !g.matches_path(request.path)) {

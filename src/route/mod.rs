@@ -36,6 +36,7 @@
 //! asked in its turn, since every expression has an automaton of its own to fetch from memory.
 
 mod explain;
+mod expressions;
 mod index;
 mod literals;
 mod matcher;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use super::{
-    literals::Literals,
+    expressions::Expressions,
     pattern::ValueMatch,
     rows::{Row, RowSet, Rows},
 };
@@ -19,7 +19,7 @@ pub(super) struct ValueColumn {
     present: RowSet,
     exact: HashMap<Box<[u8]>, Rows, FixedState>,
     prefixes: Prefixes,
-    expressions: Literals,
+    expressions: Expressions,
 }
 
 impl ValueColumn {
@@ -46,8 +46,7 @@ impl ValueColumn {
                 ValueMatch::Present(false) => absent.insert(row),
             }
         }
-        let (expressions, always) = Literals::new(&expressions, len);
-        always.into_iter().for_each(|row| present.insert(row));
+        let expressions = Expressions::new(&expressions, len);
         Self { absent, present, exact, prefixes: Prefixes::new(prefixes), expressions }
     }
 
