@@ -40,7 +40,7 @@ impl Busy {
         });
         let proxy = Proxy::start(&format!(
             "admin: 127.0.0.1:0\nruntime: {{ workers: 2 }}\ndns: {{ servers: [\"{silent}\"] }}\nlisteners:\n  web:\n    bind: \
-             127.0.0.1:0\n    routes:\n      - {{ name: ours, match: {{ path: /ours }}, rate_limit: 1000000/s, respond: {{ status: 200, body: ours }} }}\n      - \
+             127.0.0.1:0\n    routes:\n      - {{ name: ours, match: {{ path: /ours }}, rate_limit: 1000000/s, fault: {{ delay: {{ share: 100%, for: 1ms }} }}, respond: {{ status: 200, body: ours }} }}\n      - \
              {{ name: nobody, match: {{ path: /nobody }}, to: nobody }}\n      - {{ name: lost, match: {{ path: /lost }}, to: lost }}\n      \
              - {{ name: app, match: {{ path: \"/app/*\" }}, to: app, retry: {{ when: [gateway-error, reset], attempts: 4 }} }}\n  raw: {{ \
              bind: 127.0.0.1:0, protocol: tcp, routes: [{{ to: app }}] }}\nupstreams:\n  app: {{ endpoints: [\"{app}\"] }}\n  nobody: {{ \
@@ -490,7 +490,7 @@ fn every_field_of_the_access_log_is_documented() {
         }
         for field in fields
             .keys()
-            .filter(|field| !["grpc_status", "retry_suppressed", "detail"].contains(field))
+            .filter(|field| !["grpc_status", "fault", "retry_suppressed", "detail"].contains(field))
         {
             assert!(line.get(field).is_some(), "{field} is missing in {line}");
         }

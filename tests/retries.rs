@@ -7,8 +7,6 @@ mod traffic;
 
 use std::collections::HashMap;
 use std::io::{BufReader, Write};
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -196,7 +194,8 @@ fn a_post_that_may_have_run_is_never_sent_twice() {
                 refused += 1;
             }
         }
-        assert!(refused >= 10, "{refused}");
+        // Kept connections are trusted no more after a race.
+        assert_eq!(refused, if spare == 0 { 20 } else { 1 });
         let executed = executed.lock().unwrap();
         for number in 0..sent {
             let body = format!("order {number};");
@@ -312,108 +311,6 @@ fn retry_after_is_waited_for_where_it_fits_the_deadline() {
         // The script goes on with the next even number.
         assert_eq!(get(proxy.address("outbound"), "/").text(), "second");
     }
-}
-
-#[test]
-fn a_total_outage_is_answered_within_the_budget() {
-    let attempts = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&attempts);
-    let upstream = Upstream::scripted(move |_| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        answer(503, "", "down")
-    });
-    let route = "retry: { when: [gateway-error], attempts: 5, backoff: 1ms..1ms }";
-    let setup = Setup::new(&[upstream.address]).route(route).workers(2);
-    let proxy = Proxy::start(&setup.yaml());
-    let to = proxy.address("outbound");
-    let start = Instant::now();
-    let callers: Vec<_> = (0..8)
-        .map(|_| {
-            std::thread::spawn(move || {
-                let mut caller = Connection::open(to);
-                for _ in 0..100 {
-                    caller.request("GET", "/", &[], b"");
-                    assert_eq!(caller.reply().status, 503);
-                }
-            })
-        })
-        .collect();
-    callers.into_iter().for_each(|caller| caller.join().unwrap());
-    let seconds = start.elapsed().as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
-    let attempts = attempts.load(Ordering::Relaxed) as f64;
-    let most = 1.2 * 800.0 + 3.0 * seconds + 3.0;
-    assert!(attempts <= most, "{attempts} attempts, at most {most}");
-    assert!(attempts >= 900.0, "the budget is used: {attempts}");
-    let empty = [("reason", "retry_budget_empty")];
-    let suppressed = proxy.metrics().sum("outrigger_upstream_retries_suppressed_total", &empty);
-    assert!(suppressed > 100.0, "{suppressed}");
-}
-
-/// Answers one request of each connection and ends it when the next one arrives: read or unread, by FIN or by RST.
-fn racing() -> (Upstream, Arc<AtomicUsize>) {
-    let posts = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&posts);
-    let upstream = Upstream::serve(move |number, stream| {
-        let mut stream = BufReader::new(stream);
-        let serve = |stream: &mut BufReader<TcpStream>| {
-            let request = read_request(stream)?;
-            if request.starts_with(b"POST") {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-            Some(())
-        };
-        if serve(&mut stream).is_none() || stream.get_mut().write_all(&ok("ok")).is_err() {
-            return;
-        }
-        match number % 3 {
-            // At once: the end and the next request pass each other.
-            0 => {}
-            // When it arrives, unread: RST.
-            1 => drop(stream.get_ref().peek(&mut [0])),
-            // When it was read: FIN.
-            _ => drop(serve(&mut stream)),
-        }
-    });
-    (upstream, posts)
-}
-
-#[test]
-fn an_upstream_that_closes_under_each_reuse_is_never_seen_by_a_get() {
-    let (upstream, _) = racing();
-    let setup = Setup::new(&[upstream.address]).upstream("limits: { retry_budget: 100% }");
-    let proxy = Proxy::start(&setup.yaml());
-    let mut caller = Connection::open(proxy.address("outbound"));
-    for number in 0..1000 {
-        caller.request("GET", "/", &[], b"");
-        let reply = caller.reply();
-        assert_eq!(reply.status, 200, "request {number}: {}", reply.text());
-    }
-    let raced = [("reason", "keep_alive_race")];
-    let raced = proxy.metrics().sum("outrigger_upstream_retries_total", &raced);
-    assert!(raced >= 100.0, "the race happened: {raced}");
-}
-
-#[test]
-fn a_post_in_the_keep_alive_race_runs_at_most_once() {
-    let (upstream, executed) = racing();
-    let setup = Setup::new(&[upstream.address]).upstream("limits: { retry_budget: 100% }");
-    let proxy = Proxy::start(&setup.yaml());
-    let mut caller = Connection::open(proxy.address("outbound"));
-    let mut answered = 0;
-    for _ in 0..300 {
-        caller.request("POST", "/", &[], b"order");
-        let reply = caller.reply();
-        match reply.status {
-            200 => answered += 1,
-            status => assert_eq!(
-                (status, reply.header("x-outrigger-reason")),
-                (502, Some("upstream_closed"))
-            ),
-        }
-    }
-    let executed = executed.load(Ordering::Relaxed);
-    assert!((answered..=300).contains(&executed), "{answered} answered, {executed} executed");
 }
 
 #[test]

@@ -73,6 +73,8 @@ reasons! {
     QueueTimeout = "queue_timeout", "QT", Proxy, NotSent;
     /// More requests than the route's rate limit admits.
     RateLimited = "rate_limited", "RL", Proxy, NotSent;
+    /// The route answers a share of its requests with an error on purpose.
+    FaultAbort = "fault_abort", "FI", Proxy, NotSent;
     /// The caller's deadline had passed before anything was sent.
     DeadlineExpired = "deadline_already_expired", "DX", Downstream, NotSent;
     /// The route's timeout, or the caller's shorter deadline, passed.

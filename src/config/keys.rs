@@ -34,8 +34,8 @@ sections! {
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
     LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "limits"]
         later ["proxy_protocol" "tls" "authorize" "jwt"];
-    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit"]
-        later ["hedge" "mirror" "fault" "hash"];
+    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault"]
+        later ["hedge" "mirror" "hash"];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits"]
         later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
@@ -45,8 +45,8 @@ sections! {
     ] later ["per_source"];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
-        "rate_limit"
-    ] later ["hedge" "mirror" "fault" "hash"];
+        "rate_limit" "fault"
+    ] later ["hedge" "mirror" "hash"];
     MATCH = "`match`" ["host" "path" "grpc" "method" "headers" "query"] later [];
     PATH = "`path`" ["regex"] later [];
     VALUE = "a value to match" ["present" "prefix" "regex"] later [];
@@ -56,6 +56,9 @@ sections! {
     HEADERS = "header edits" ["set" "append" "remove"] later [];
     RETRY = "`retry`" ["when" "attempts" "per_try" "backoff" "methods" "replay"] later [];
     RETRY_GRPC = "`when`" ["grpc"] later [];
+    FAULT = "`fault`" ["delay" "abort"] later [];
+    FAULT_DELAY = "`delay`" ["share" "for"] later [];
+    FAULT_ABORT = "`abort`" ["share" "status"] later [];
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits"
@@ -95,6 +98,14 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("retry_policy", "retry"),
     ("on", "when"),
     ("retry_on", "when"),
+    ("faults", "fault"),
+    ("fault_injection", "fault"),
+    ("percent", "share"),
+    ("percentage", "share"),
+    ("fixed_delay", "for"),
+    ("duration", "for"),
+    ("code", "status"),
+    ("http_status", "status"),
     ("ratelimit", "rate_limit"),
     ("local_rate_limit", "rate_limit"),
     ("average", "rate"),

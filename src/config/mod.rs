@@ -43,7 +43,7 @@ pub use route::{
     Retry, RetryMethods, RetryWhen, Rewrite, Route, RouteMatch, ValueMatch,
 };
 pub use schema::schema;
-pub use shaping::{RateLimit, RateLimitBy, Shaping};
+pub use shaping::{Fault, FaultAbort, FaultDelay, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,

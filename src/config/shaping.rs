@@ -1,14 +1,44 @@
 //! What a route does to requests besides sending them on.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
-use crate::base::units::Rate;
+use crate::base::units::{Rate, Ratio};
 
 /// The shaping of a route; all of it is off where it is not written.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Shaping {
     /// `rate_limit:`. `None`: `unlimited`.
     pub rate_limit: Option<RateLimit>,
+    /// `fault:`. `None`: `never`.
+    pub fault: Option<Fault>,
+}
+
+/// `fault:`; at least one of the two. The shares are drawn independently.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fault {
+    /// `delay:`, first.
+    pub delay: Option<FaultDelay>,
+    /// `abort:`.
+    pub abort: Option<FaultAbort>,
+}
+
+/// `fault.delay`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FaultDelay {
+    /// Of the route's requests.
+    pub share: Ratio,
+    /// `for:`, counted against the deadline.
+    pub time: Duration,
+}
+
+/// `fault.abort`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FaultAbort {
+    /// Of the route's requests.
+    pub share: Ratio,
+    /// 200..=599. Default 503. A gRPC call gets what its clients make of it.
+    pub status: http::StatusCode,
 }
 
 /// `rate_limit:`, counted over all workers of this process.

@@ -1,6 +1,7 @@
 //! What can take force but is probably not meant: warnings, each with its place and its arithmetic.
 
 mod shadow;
+mod shaping;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
             let path = routes.index(index);
             let place = Place { node, path };
             route_warnings(listener, route, &place, &mut out);
+            shaping::shaping(route, &place, &mut out);
         }
         shadow::shadowed(&listener.routes, nodes, &routes, &mut out);
     }

@@ -41,6 +41,9 @@ fn forget_shaping(metrics: &Metrics, gone: &Config, kept: &Config) {
         if route.shaping.rate_limit.is_some() && kept.is_none_or(|kept| kept.rate_limit.is_none()) {
             metrics.route.forget_rate_limit(listener, &route.name);
         }
+        if route.shaping.fault.is_some() && kept.is_none_or(|kept| kept.fault.is_none()) {
+            metrics.route.forget_faults(listener, &route.name);
+        }
     }
 }
 

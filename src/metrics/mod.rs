@@ -19,7 +19,7 @@ use prometheus::{
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use process::ProcessMetrics;
-pub use route::{RateLimitMetrics, RouteFamilies};
+pub use route::{FaultMetrics, RateLimitMetrics, RouteFamilies};
 pub use summary::Summary;
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
 
@@ -46,11 +46,12 @@ impl Metrics {
         let registry = Registry::new();
         let bounds: Vec<f64> = buckets.iter().map(Duration::as_secs_f64).collect();
         let register = Register { registry: &registry, bounds: &bounds };
+        let dropped = register.counters(names::DROPPED, &["reason"])?;
         let metrics = Self {
             downstream: DownstreamFamilies::register(&register)?,
             route: RouteFamilies::register(&register)?,
-            upstream: UpstreamFamilies::register(&register)?,
-            process: ProcessMetrics::register(&register)?,
+            upstream: UpstreamFamilies::register(&register, &dropped)?,
+            process: ProcessMetrics::register(&register, &dropped)?,
             registry: registry.clone(),
         };
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;

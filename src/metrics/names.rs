@@ -21,6 +21,7 @@ metrics! {
     DROPPED = "outrigger_dropped_total", "Parts of messages that could not be passed on and were left out, by reason.";
 
     RATE_LIMITED = "outrigger_rate_limited_total", "Requests refused by a route's rate limit, by listener and route.";
+    FAULTS = "outrigger_faults_total", "Failures injected on purpose, by listener, route and kind.";
     RATE_LIMIT_OVERFLOW = "outrigger_rate_limit_overflow_total", "Requests whose key found no bucket of its own and shared one, by listener and route.";
 
     UPSTREAM_ATTEMPTS = "outrigger_upstream_attempts_total", "Attempts that ended, by upstream and outcome.";
@@ -33,6 +34,7 @@ metrics! {
     UPSTREAM_PANIC = "outrigger_upstream_panic", "1 while so many endpoints are unhealthy that those are used as well, by upstream.";
     UPSTREAM_CONNECTIONS = "outrigger_upstream_connections", "Open connections, by upstream.";
     UPSTREAM_CONNECTS = "outrigger_upstream_connects_total", "Connections opened, by upstream and outcome.";
+    UPSTREAM_REUSE_RESTS = "outrigger_upstream_reuse_rests_total", "Times that a worker stopped reusing connections to an endpoint for a while, as they were closed under requests, by upstream.";
 
     DISCOVERY_STALENESS = "outrigger_discovery_staleness_seconds", "Age of the last good answer beyond its validity; 0 while it is fresh.";
     DISCOVERY_ERRORS = "outrigger_discovery_errors_total", "Failed look-ups, by upstream and reason.";

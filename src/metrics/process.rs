@@ -1,6 +1,6 @@
 //! What the proxy does apart from requests: configuration, log, life cycle.
 
-use prometheus::{IntCounter, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::{Register, names};
 
@@ -28,8 +28,10 @@ pub struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
-        let dropped = register.counters(names::DROPPED, &["reason"])?;
+    pub(super) fn register(
+        register: &Register<'_>,
+        dropped: &IntCounterVec,
+    ) -> Result<Self, prometheus::Error> {
         let build = register.gauges(names::BUILD_INFO, &["version", "commit"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("OUTRIGGER_COMMIT")]).set(1);
         Ok(Self {

@@ -78,14 +78,20 @@ pub struct UpstreamFamilies {
     panic: IntGaugeVec,
     connections: IntGaugeVec,
     connects: IntCounterVec,
+    reuse_rests: IntCounterVec,
     staleness: IntGaugeVec,
     errors: IntCounterVec,
     updates: IntCounterVec,
+    interim_dropped: IntCounter,
 }
 
 impl UpstreamFamilies {
-    pub(super) fn register(register: &Register<'_>) -> Result<Self, prometheus::Error> {
+    pub(super) fn register(
+        register: &Register<'_>,
+        dropped: &IntCounterVec,
+    ) -> Result<Self, prometheus::Error> {
         Ok(Self {
+            interim_dropped: dropped.with_label_values(&["interim_response"]),
             attempts: register.counters(names::UPSTREAM_ATTEMPTS, &["upstream", "outcome"])?,
             duration: register.histograms(names::UPSTREAM_ATTEMPT_DURATION, &["upstream"])?,
             retries: register.counters(names::UPSTREAM_RETRIES, &["upstream", "reason"])?,
@@ -97,6 +103,7 @@ impl UpstreamFamilies {
             panic: register.gauges(names::UPSTREAM_PANIC, &["upstream"])?,
             connections: register.gauges(names::UPSTREAM_CONNECTIONS, &["upstream"])?,
             connects: register.counters(names::UPSTREAM_CONNECTS, &["upstream", "outcome"])?,
+            reuse_rests: register.counters(names::UPSTREAM_REUSE_RESTS, &["upstream"])?,
             staleness: register.gauges(names::DISCOVERY_STALENESS, &["upstream"])?,
             errors: register.counters(names::DISCOVERY_ERRORS, &["upstream", "reason"])?,
             updates: register.counters(names::DISCOVERY_UPDATES, &["upstream"])?,
@@ -127,8 +134,10 @@ impl UpstreamFamilies {
             connects_ok: by_word(&self.connects, "success"),
             connects_failed: by_word(&self.connects, "failure"),
             connects_timed_out: by_word(&self.connects, "timeout"),
+            reuse_rests: self.reuse_rests.with_label_values(&[upstream]),
             staleness: self.staleness.with_label_values(&[upstream]),
             updates: self.updates.with_label_values(&[upstream]),
+            interim_dropped: self.interim_dropped.clone(),
         }
     }
 
@@ -161,6 +170,7 @@ impl UpstreamFamilies {
         let _absent = self.panic.remove_label_values(&[upstream]);
         let _absent = self.duration.remove_label_values(&[upstream]);
         let _absent = self.updates.remove_label_values(&[upstream]);
+        let _absent = self.reuse_rests.remove_label_values(&[upstream]);
         for gauge in [&self.in_flight, &self.pending, &self.connections, &self.staleness] {
             let _absent = gauge.remove_label_values(&[upstream]);
         }
@@ -207,10 +217,14 @@ pub struct UpstreamMetrics {
     pub connects_failed: IntCounter,
     /// Connections that took too long.
     pub connects_timed_out: IntCounter,
+    /// Times that a worker began to make connections to an endpoint anew because kept ones were closed under requests.
+    pub reuse_rests: IntCounter,
     /// Seconds beyond the validity of the last good answer.
     pub staleness: IntGauge,
     /// Endpoint sets published.
     pub updates: IntCounter,
+    /// Interim responses (1xx but 100 and 101), which are not passed on; one counter for all upstreams.
+    pub interim_dropped: IntCounter,
 }
 
 impl UpstreamMetrics {

@@ -15,7 +15,9 @@ use crate::io::deferred_write::{DeferredWrite, PushingExecutor};
 use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 
-use super::{SendFailure, UpstreamRequest, UpstreamResponse, body_error, find_source};
+use super::{
+    ResponseBody, SendFailure, UpstreamRequest, UpstreamResponse, body_error, find_source,
+};
 
 /// Flow control: one stream may have 1 MiB under way, a connection 4 MiB, so that no stream stalls the others at
 /// ordinary latencies while a stalled reader still bounds our memory.
@@ -146,7 +148,7 @@ impl Http2 {
             return Err(SendFailure::NotSent);
         }
         match self.send.try_send_request(request).await {
-            Ok(response) => Ok(response),
+            Ok(response) => Ok(response.map(ResponseBody::Http2)),
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
                 Err(failure(error.error(), unsent))

@@ -1,26 +1,24 @@
 //! Connections to upstreams: making them, and speaking HTTP/1 and HTTP/2 over them.
 //!
-//! This is the seam behind which hyper stands: the rooms above see [`Http1`], [`Http2`] and [`SendFailure`], so that a
-//! codec of our own can take hyper's place without touching policies.
+//! The rooms above see [`Http1`], [`Http2`], [`ResponseBody`] and [`SendFailure`]; which library speaks a protocol, and
+//! that HTTP/1 is spoken by us, stays behind this seam.
 
+mod body;
 pub mod connect;
 pub mod http1;
 pub mod http2;
 
-use std::io;
-
 use http::Request;
-use hyper::body::Incoming;
 
-use crate::base::error::Reason;
 use crate::io::request_body::{BodyError, RequestBody};
 
+pub use body::{BrokenBody, ResponseBody};
 pub use connect::{Connect, Target};
 pub use http1::Http1;
 pub use http2::Http2;
 
 /// A response whose body is still to come.
-pub type UpstreamResponse = http::Response<Incoming>;
+pub type UpstreamResponse = http::Response<ResponseBody>;
 
 /// A request as it is sent.
 pub type UpstreamRequest = Request<RequestBody>;
@@ -46,26 +44,6 @@ pub enum SendFailure {
     /// The request's body failed.
     #[error("the request's body failed: {0}")]
     Body(BodyError),
-}
-
-/// Why the body of a response broke off.
-pub fn broken_body(error: &hyper::Error) -> Reason {
-    if let Some(error) = find_source::<h2::Error>(error) {
-        return if error.is_library() {
-            Reason::UpstreamProtocol
-        } else if error.is_io() {
-            Reason::UpstreamClosed
-        } else {
-            Reason::UpstreamReset
-        };
-    }
-    match find_source::<io::Error>(error).map(io::Error::kind) {
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Reason::UpstreamProtocol,
-        Some(io::ErrorKind::UnexpectedEof) => Reason::UpstreamClosed,
-        Some(_) => Reason::UpstreamReset,
-        None if error.is_incomplete_message() || error.is_closed() => Reason::UpstreamClosed,
-        None => Reason::UpstreamReset,
-    }
 }
 
 /// The body's own error, where that is what broke the message.

@@ -89,7 +89,7 @@ pub fn grpc_status(fields: &HeaderMap) -> Option<u8> {
 ///
 /// 503 is kept for requests that provably did not run, 502 for those that may have: callers that send again after a 503
 /// without a thought (istio#13851) then repeat nothing. 499 stands in the log only, as nobody is there to read it.
-/// [`Reason::DirectResponse`] has the status that its route says; 200 is a stand-in.
+/// [`Reason::DirectResponse`] and [`Reason::FaultAbort`] have the status that their route says; 200 and 503 stand in.
 pub const fn http_status(reason: Reason) -> u16 {
     match reason {
         Reason::DirectResponse => 200,
@@ -110,6 +110,7 @@ pub const fn http_status(reason: Reason) -> u16 {
         | Reason::ConnectFailed
         | Reason::LimitReached
         | Reason::QueueTimeout
+        | Reason::FaultAbort
         | Reason::UpstreamRefused
         | Reason::DnsFailed => 503,
         Reason::Timeout | Reason::PerTryTimeout | Reason::DeadlineExpired | Reason::StreamIdle => {

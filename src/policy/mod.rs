@@ -7,9 +7,12 @@
 pub mod backoff;
 pub mod classify;
 pub mod deadline;
+pub mod fault;
 pub mod limits;
 pub mod pushback;
 pub mod rate_limit;
 pub mod retry;
 pub mod retry_budget;
 pub mod retry_depth;
+pub mod retry_floor;
+pub mod reuse;

@@ -300,6 +300,11 @@ impl RetryPolicy {
         Self { attempts: 1, replay_bytes: 0, ..Self::default() }
     }
 
+    /// True where a request of this kind would be sent again after the keep-alive race.
+    pub fn repeats(&self, method: &Method, idempotency_key: bool) -> bool {
+        self.attempts > 1 && idempotent(method, idempotency_key)
+    }
+
     /// What to do after an attempt that ended with `end`.
     ///
     /// Spends nothing: settle it with [`RetryDecision::paid_from`]. The checks run from what the operator should hear

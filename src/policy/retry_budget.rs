@@ -1,35 +1,37 @@
 //! How many retries an upstream may be sent, whatever fails.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::retry_floor::RetryFloor;
 
 const BUCKETS: usize = 10;
 
 /// Hides the error of binary fractions: 0.29 × 100 requests is 28.999… retries.
 const ROUNDING: f64 = 1e-9;
 
-/// Caps retries at `ratio` of recent requests plus `floor` per second; one per upstream and worker.
+/// Caps retries at `ratio` of recent requests plus a floor per second; one per upstream and worker.
 ///
 /// A fixed number of attempts multiplies load exactly when the upstream is weakest: three attempts are three times the
-/// load of an outage. A budget bounds the amplification instead: over any time `t`
+/// load of an outage. A budget bounds the amplification instead: over any time `t`, and over all workers that share the floor,
 ///
 /// `retries <= ratio × requests + floor × t + burst`, where `burst = max(1, floor)`.
 ///
-/// Two purses. *Credit*: each request in the window earns `ratio`; what was spent in the window is taken off. As spending
-/// leaves the window no earlier than what earned it, a request never pays twice. *Reserve*: fills with `floor` per
-/// second up to one second's worth, so that an upstream with few requests can retry at all. It holds at least one whole
-/// retry, as a floor of 3/s divided by four workers (0.75) could otherwise never be spent. Fractions of both add up.
+/// Two purses. *Credit*, each worker's own: a request in the window earns `ratio`; what was spent in the window is taken
+/// off. As spending leaves the window no earlier than what earned it, a request never pays twice. *Floor*, see
+/// [`RetryFloor`]: so that an upstream with few requests can retry at all. Parts of both add up to a retry.
 ///
-/// One worker owns it, so that nothing is atomic: ratios of workers add up, only the floor is divided between them.
+/// Credit needs nothing atomic: ratios of workers add up by themselves.
 /// Source: Finagle `RetryBudget`, tower `TpsBudget` (which keeps the whole window's floor as its burst: 100 retries at
 /// once with Linkerd's 10/s; we allow one second's). Invariant: neither purse is ever below 0.
 #[derive(Debug, Clone)]
 pub struct RetryBudget {
     /// Retries earned by a request: 0.2 is one retry for five requests.
     ratio: f64,
-    /// Retries per second that need no request.
-    floor_per_second: f64,
+    /// Pays what credit does not.
+    floor: Arc<RetryFloor>,
     /// A tenth of the window.
     bucket: Duration,
     /// What happened in each tenth; `index` is the running one.
@@ -39,9 +41,6 @@ pub struct RetryBudget {
     ends: Instant,
     /// Sums over the buckets that are over, so that a deposit touches one bucket only.
     past: Bucket,
-    /// Unspent retries of the floor, `0.0..=burst`, as of `filled`.
-    reserve: f64,
-    filled: Instant,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,26 +51,28 @@ struct Bucket {
 }
 
 impl RetryBudget {
-    /// A budget whose reserve is full and whose window is empty.
-    ///
-    /// `ratio` is 0 to 1; `floor_per_second` is this worker's share; both count as 0 where negative or not finite.
-    /// `window` is at least 10 ms.
+    /// A budget with a floor of its own. `ratio` is 0 to 1; both count as 0 where negative or not finite.
     pub fn new(ratio: f64, floor_per_second: f64, window: Duration, now: Instant) -> Self {
-        let sound = |value: f64| if value.is_finite() { value.max(0.0) } else { 0.0 };
+        Self::sharing(ratio, Arc::new(RetryFloor::new(floor_per_second, now)), window, now)
+    }
+
+    /// A budget whose window is empty and whose floor other workers have, too. `window` is at least 10 ms.
+    pub fn sharing(ratio: f64, floor: Arc<RetryFloor>, window: Duration, now: Instant) -> Self {
         let bucket = (window / 10).max(Duration::from_millis(1));
-        let mut budget = Self {
-            ratio: sound(ratio),
-            floor_per_second: sound(floor_per_second),
+        Self {
+            ratio: if ratio.is_finite() { ratio.max(0.0) } else { 0.0 },
+            floor,
             bucket,
             buckets: [Bucket::default(); BUCKETS],
             index: 0,
             ends: now + bucket,
             past: Bucket::default(),
-            reserve: 0.0,
-            filled: now,
-        };
-        budget.reserve = budget.burst();
-        budget
+        }
+    }
+
+    /// True where it can never pay for anything.
+    pub fn is_none(&self) -> bool {
+        self.ratio <= 0.0 && self.floor.is_none()
     }
 
     /// Counts a request (not a retry): it earns `ratio` of a retry for the length of the window.
@@ -83,15 +84,12 @@ impl RetryBudget {
     /// Spends one retry. Returns `false`, and spends nothing, where less than one is left.
     pub fn try_withdraw(&mut self, now: Instant) -> bool {
         self.roll(now);
-        self.reserve = self.reserve_at(now);
-        self.filled = self.filled.max(now);
-        let credit = self.credit();
-        if credit + self.reserve + ROUNDING < 1.0 {
+        let credit = self.credit().min(1.0);
+        let missing = 1.0 - credit;
+        if missing > ROUNDING && !self.floor.try_take(missing, now) {
             return false;
         }
-        let from_credit = credit.min(1.0);
-        self.buckets[self.index].spent += from_credit;
-        self.reserve = (self.reserve - (1.0 - from_credit)).max(0.0);
+        self.buckets[self.index].spent += credit;
         true
     }
 
@@ -99,11 +97,7 @@ impl RetryBudget {
     pub fn available(&self, now: Instant) -> f64 {
         let mut rolled = self.clone();
         rolled.roll(now);
-        rolled.credit() + rolled.reserve_at(now)
-    }
-
-    fn burst(&self) -> f64 {
-        if self.floor_per_second > 0.0 { self.floor_per_second.max(1.0) } else { 0.0 }
+        rolled.credit() + self.floor.available(now)
     }
 
     fn credit(&self) -> f64 {
@@ -111,11 +105,6 @@ impl RetryBudget {
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 requests in a window")]
         let requests = (self.past.requests + running.requests) as f64;
         (self.ratio * requests - self.past.spent - running.spent).max(0.0)
-    }
-
-    fn reserve_at(&self, now: Instant) -> f64 {
-        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        (self.reserve + elapsed * self.floor_per_second).min(self.burst())
     }
 
     /// Starts the bucket that `now` falls into, forgetting those that have left the window.

@@ -57,6 +57,8 @@ pub(crate) struct Line<'a> {
     pub(crate) reason: Option<&'static str>,
     pub(crate) flag: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fault: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,
     pub(crate) duration_ms: f64,
     pub(crate) head_ms: Option<f64>,
@@ -211,6 +213,7 @@ mod tests {
             grpc_status: None,
             reason: None,
             flag: None,
+            fault: None,
             detail: None,
             duration_ms: 1.5,
             head_ms: None,

@@ -17,7 +17,7 @@ use crate::net::{SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
-use crate::upstream::{Connection, LocalUpstream, Slot};
+use crate::upstream::{Connection, LocalUpstream, MayReuse, Slot};
 
 use super::exchange::Exchange;
 use super::response::Flow;
@@ -31,6 +31,8 @@ pub(super) struct Plan<'a> {
     pub(super) local: &'a Rc<LocalUpstream>,
     /// HTTP/2 is spoken upstream.
     pub(super) http2: bool,
+    /// It would be sent again after the keep-alive race.
+    pub(super) repeatable: bool,
     pub(super) deadline: Deadline,
     /// The most that there may be.
     pub(super) attempts: u32,
@@ -193,8 +195,12 @@ impl Plan<'_> {
         progress: &mut Progress,
     ) -> Result<UpstreamResponse, Failed> {
         let (tick, deadline) = (&self.worker.tick, self.deadline.overall);
-        let fresh = so_far.resent_once;
-        let connected = self.local.connect(endpoint, self.http2, fresh, tick, deadline).await;
+        let reuse = match self.repeatable {
+            _ if so_far.resent_once => MayReuse::No,
+            true => MayReuse::Repeatable,
+            false => MayReuse::Once,
+        };
+        let connected = self.local.connect(endpoint, self.http2, reuse, tick, deadline).await;
         let connection = connected.map_err(|error| Failed {
             end: match error.reason {
                 Reason::ConnectFailed => AttemptEnd::NotSent,

@@ -57,6 +57,8 @@ pub(super) struct Exchange {
     /// Bytes that came on a tunnel; those of a body are counted by the body.
     pub(super) tunnelled: u64,
     pub(super) sent: u64,
+    /// It was delayed on purpose.
+    pub(super) delayed: bool,
     /// The last byte was handed over.
     pub(super) complete: bool,
     _in_flight: GaugeGuard,
@@ -90,6 +92,7 @@ impl Exchange {
             flow: None,
             tunnelled: 0,
             sent: 0,
+            delayed: false,
             complete: false,
             _in_flight: gauge,
         })
@@ -158,7 +161,8 @@ impl Exchange {
             status: self.status,
             grpc_status: self.grpc_status,
             reason: self.reason.map(Reason::word),
-            flag: self.reason.map(Reason::flag),
+            flag: self.reason.map(Reason::flag).or_else(|| self.delayed.then_some("DI")),
+            fault: self.delayed.then_some("delay"),
             detail: self.detail.as_deref(),
             duration_ms: round(millis(now)),
             head_ms: self.head_at.map(|at| round(millis(at))),

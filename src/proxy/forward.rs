@@ -63,6 +63,7 @@ pub(super) async fn forward(
         worker: &worker,
         local: &local,
         http2,
+        repeatable: route.retry.repeats(&exchange.head.method, exchange.fields.idempotency_key),
         deadline,
         attempts: route.retry.attempts,
         per_try: route.retry.per_try,
@@ -100,7 +101,7 @@ pub(super) async fn forward(
 }
 
 /// The request's deadline.
-fn deadline(exchange: &Exchange, route: &Route, upgrade: bool) -> Deadline {
+pub(super) fn deadline(exchange: &Exchange, route: &Route, upgrade: bool) -> Deadline {
     let mut caller = CallerTimeout::default();
     if exchange.fields.deadline {
         let headers = &exchange.head.headers;
@@ -173,7 +174,8 @@ async fn attempts(
     mut so_far: SoFar,
     body: &BodySource,
 ) -> Result<UpstreamResponse, ProxyError> {
-    let mut now = exchange.started;
+    // An injected delay is no time of the upstream's.
+    let mut now = if exchange.delayed { Instant::now() } else { exchange.started };
     loop {
         let placed = place(plan, exchange, &mut so_far.tried, now).await;
         let (slot, mut picked, start) =

@@ -17,6 +17,7 @@ mod attempt;
 mod check;
 mod connection;
 mod exchange;
+mod fault;
 mod fields;
 mod forward;
 mod headers;

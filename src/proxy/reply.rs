@@ -20,13 +20,23 @@ pub(super) const REASON: HeaderName = HeaderName::from_static("x-outrigger-reaso
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// The answer to a request that failed.
-pub(super) fn failure(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBody> {
-    let status = status_of(error.reason);
+pub(super) fn failure(exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBody> {
+    failure_as(exchange, error, http_status(error.reason), grpc_code(error.reason))
+}
+
+/// The same with statuses of its own.
+pub(super) fn failure_as(
+    mut exchange: Box<Exchange>,
+    error: &ProxyError,
+    status: u16,
+    grpc_status: u8,
+) -> Response<ResponseBody> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     let connect = exchange.head.method == Method::CONNECT;
     exchange.broke(error.reason, error.detail.clone());
     let attempts = retries::told_of_failure(&exchange);
     let mut response = if exchange.fields.grpc {
-        grpc(exchange, error)
+        grpc(exchange, error, grpc_status)
     } else {
         let text = format!("{}: {}\n", error.reason, error.detail);
         local(exchange, status, TEXT, Bytes::from(text))
@@ -61,10 +71,6 @@ pub(super) fn direct(
     response
 }
 
-fn status_of(reason: Reason) -> StatusCode {
-    StatusCode::from_u16(http_status(reason)).unwrap_or(StatusCode::BAD_GATEWAY)
-}
-
 fn local(
     mut exchange: Box<Exchange>,
     status: StatusCode,
@@ -93,20 +99,19 @@ fn local(
 }
 
 /// A "trailers-only" answer: 200 with the status in its head (gRPC over HTTP/2, "Responses").
-fn grpc(mut exchange: Box<Exchange>, error: &ProxyError) -> Response<ResponseBody> {
-    let code = grpc_code(error.reason);
+fn grpc(mut exchange: Box<Exchange>, error: &ProxyError, code: u8) -> Response<ResponseBody> {
     exchange.grpc_status = Some(code);
     let mut response = local(exchange, StatusCode::OK, TEXT, Bytes::new());
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    write_grpc_status(headers, error.reason, &error.detail);
+    write_grpc_status(headers, code, error.reason, &error.detail);
     response
 }
 
 /// The end of a gRPC call: in the head of an answer, or in its trailers.
-pub(super) fn write_grpc_status(fields: &mut HeaderMap, reason: Reason, detail: &str) {
-    fields.insert("grpc-status", HeaderValue::from(u16::from(grpc_code(reason))));
+pub(super) fn write_grpc_status(fields: &mut HeaderMap, code: u8, reason: Reason, detail: &str) {
+    fields.insert("grpc-status", HeaderValue::from(u16::from(code)));
     let message = format!("{reason}: {detail}");
     if let Ok(message) = HeaderValue::from_str(&percent_encoded(&message)) {
         fields.insert("grpc-message", message);

@@ -18,7 +18,7 @@ use super::connection::Downstream;
 use super::exchange::Exchange;
 use super::forward::forward;
 use super::response::ResponseBody;
-use super::{rate_limit, reply, tunnel};
+use super::{fault, rate_limit, reply, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
 pub(super) type Broken = h2::Error;
@@ -64,6 +64,12 @@ async fn answer(
         && let Some(wait) = rate_limit::exceeded(&exchange, limit)
     {
         return Ok(rate_limit::refuse(exchange, limit, wait));
+    }
+    if let Some(fault) = &route.fault
+        && let Some(drawn) = fault::draw(&exchange, fault)
+        && let Some(end) = Box::pin(fault::inject(&mut exchange, route, fault, drawn)).await
+    {
+        return Ok(fault::answer(exchange, end));
     }
     match &route.action {
         Action::Respond { status, body, content_type } => {

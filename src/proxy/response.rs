@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header::{PROXY_AUTHENTICATE, TRAILER};
 use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::EndpointGuard;
@@ -16,7 +15,7 @@ use crate::base::error::Reason;
 use crate::io::request_body::BodySource;
 use crate::io::tick::{Alarm, Tick, Timer};
 use crate::io::trailers;
-use crate::net::{self, UpstreamResponse};
+use crate::net::{self, BrokenBody, UpstreamResponse};
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
@@ -38,7 +37,7 @@ pub(super) struct ResponseBody {
 /// An upstream's answer that is being passed on, and what is held until its end.
 #[derive(Debug)]
 pub(super) struct Flow {
-    incoming: Option<Incoming>,
+    incoming: Option<net::ResponseBody>,
     /// What is left of a piece that was too large for the caller's protocol.
     rest: Bytes,
     /// Taken when it is given back.
@@ -130,7 +129,7 @@ impl ResponseBody {
         self.exchange.as_ref()?.flow.as_ref()
     }
 
-    fn incoming(&self) -> Option<&Incoming> {
+    fn incoming(&self) -> Option<&net::ResponseBody> {
         self.flow()?.incoming.as_ref()
     }
 }
@@ -257,12 +256,11 @@ impl Exchange {
         Poll::Ready(Some(Ok(Frame::trailers(fields))))
     }
 
-    fn broken(&mut self, error: &hyper::Error) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn broken(&mut self, error: &BrokenBody) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if let Some(cause) = self.body.as_ref().and_then(BodySource::failure) {
             return self.cut(cause.reason(), &cause.to_string());
         }
-        let reason = net::broken_body(error);
-        self.cut(reason, "the upstream broke off in the middle of its answer")
+        self.cut(error.reason(), "the upstream broke off in the middle of its answer")
     }
 
     /// Ends the answer so that it cannot be taken for a whole one.
@@ -278,9 +276,10 @@ impl Exchange {
         } else if self.fields.grpc {
             // A call has its own way to say how it ended; of a reset the caller would only know that something is wrong.
             let mut fields = HeaderMap::new();
-            reply::write_grpc_status(&mut fields, reason, detail);
+            let code = classify::grpc_code(reason);
+            reply::write_grpc_status(&mut fields, code, reason, detail);
             fields.insert(reply::REASON, HeaderValue::from_static(reason.word()));
-            self.grpc_status = Some(classify::grpc_code(reason));
+            self.grpc_status = Some(code);
             self.flow = None;
             return Poll::Ready(Some(Ok(Frame::trailers(fields))));
         }

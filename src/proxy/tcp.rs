@@ -125,6 +125,7 @@ impl Record<'_> {
             grpc_status: None,
             reason: reason.map(Reason::word),
             flag: reason.map(Reason::flag),
+            fault: None,
             detail,
             duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
             head_ms: None,

@@ -33,11 +33,11 @@ use super::worker::Worker;
 pub(super) fn upgrade(
     mut exchange: Box<Exchange>,
     route: &Route,
-    mut response: UpstreamResponse,
+    response: UpstreamResponse,
     downstream: OnUpgrade,
 ) -> Response<ResponseBody> {
-    let upstream = hyper::upgrade::on(&mut response);
-    let (mut parts, _) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    let upstream = body.into_tunnel();
     let hop = ResponseFields::find(&parts.headers).hop;
     let protocol = hop.strip(&mut parts.headers);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -48,12 +48,12 @@ pub(super) fn upgrade(
     let (idle, tick) = (route.idle, exchange.downstream.worker.tick.clone());
     // Owned by the two connections: it ends when either has.
     drop(tokio::task::spawn_local(async move {
-        let relayed = match (downstream.await, upstream.await) {
-            (Ok(downstream), Ok(upstream)) => {
-                relay(TokioIo::new(downstream), TokioIo::new(upstream), &tick, idle).await
+        let relayed = match (downstream.await, upstream) {
+            (Ok(downstream), Some(upstream)) => {
+                relay(TokioIo::new(downstream), upstream, &tick, idle).await
             }
             (Err(_), _) => Relayed::of_gone_caller(),
-            (_, Err(_)) => Relayed { end: RelayEnd::UpstreamBroken, ..Relayed::default() },
+            (_, None) => Relayed { end: RelayEnd::UpstreamBroken, ..Relayed::default() },
         };
         settle(&mut exchange, relayed);
     }));
@@ -137,6 +137,7 @@ pub(super) async fn reach(
         worker,
         local,
         http2: false,
+        repeatable: false,
         deadline,
         attempts: 0,
         per_try: None,

@@ -78,7 +78,7 @@ impl Worker {
     pub fn new(shared: Shared, rng: Rng) -> Rc<Self> {
         Rc::new(Self {
             rng: RefCell::new(rng),
-            upstreams: LocalUpstreams::new(shared.workers),
+            upstreams: LocalUpstreams::default(),
             tick: Tick::new(Instant::now()),
             listening: RefCell::default(),
             stopping: Cell::new(false),

@@ -5,6 +5,7 @@
 //! before, where the configuration of it is unchanged.
 
 mod command;
+mod fault;
 mod rate_limit;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::route::{Redirect, RewritePrefix, RouteTable};
 use crate::upstream::Upstream;
 
 pub use command::{Command, ListenSocket, Protocol};
+pub use fault::FaultInjection;
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
 
 /// Everything in force.
@@ -126,6 +128,8 @@ pub struct Route {
     pub idle: Option<Duration>,
     /// Requests beyond it are refused.
     pub rate_limit: Option<RateLimit>,
+    /// Failures on purpose.
+    pub fault: Option<FaultInjection>,
     /// When a request is sent again.
     pub retry: RetryPolicy,
     /// Handles resolved once.

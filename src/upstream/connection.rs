@@ -12,6 +12,7 @@ use crate::policy::limits::Permit;
 
 use super::local::LocalUpstream;
 use super::pool::EndpointPool;
+use super::reuse::{AtRisk, Kept};
 use super::{PoolPolicy, Upstream};
 
 /// One of the upstream's connections, as its limit and its gauge count them.
@@ -27,11 +28,11 @@ impl Place {
     }
 }
 
-/// A connection's place. The connection's task gives it back at its end; the pool may take it away before, from an unused
-/// connection in favour of a request to another endpoint.
+/// The place of a connection that has a task. The task gives it back at its end; the pool may take it away before, from an
+/// unused connection in favour of a request to another endpoint.
 pub(super) type SharedPlace = Rc<RefCell<Option<Place>>>;
 
-/// What a connection's task holds of the upstream.
+/// What a connection's task, or a tunnel, holds of the upstream.
 #[derive(Debug)]
 pub(super) struct Held {
     place: SharedPlace,
@@ -50,9 +51,11 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let place = self.place.borrow_mut().take();
-        drop(place);
-        self.local.connection_freed();
+        // Where it was taken away, it is in use elsewhere.
+        if let Some(place) = self.place.take() {
+            drop(place);
+            self.local.connection_freed();
+        }
     }
 }
 
@@ -63,15 +66,19 @@ pub struct Connection(Kind);
 #[derive(Debug)]
 enum Kind {
     /// Exclusive.
-    Http1(Http1, Rc<EndpointPool>, SharedPlace),
-    /// One stream of a shared one.
-    /// The guard counts the stream until the connection is dropped.
+    Http1(Http1, Rc<EndpointPool>, Place, Option<AtRisk>),
+    /// One stream of a shared one. The guard counts the stream until the connection is dropped.
     Http2(Http2, #[expect(dead_code, reason = "held, never read")] StreamGuard),
 }
 
 impl Connection {
-    pub(super) fn http1(connection: Http1, place: SharedPlace, pool: Rc<EndpointPool>) -> Self {
-        Self(Kind::Http1(connection, pool, place))
+    pub(super) fn http1(connection: Http1, place: Place, pool: Rc<EndpointPool>) -> Self {
+        Self(Kind::Http1(connection, pool, place, None))
+    }
+
+    /// One that was used before.
+    pub(super) fn kept((connection, place, risk): Kept, pool: Rc<EndpointPool>) -> Self {
+        Self(Kind::Http1(connection, pool, place, risk))
     }
 
     pub(super) fn http2(connection: Http2, stream: StreamGuard) -> Self {
@@ -87,7 +94,19 @@ impl Connection {
         request: UpstreamRequest,
     ) -> Result<UpstreamResponse, SendFailure> {
         match &mut self.0 {
-            Kind::Http1(connection, ..) => connection.send(request).await,
+            Kind::Http1(connection, pool, _, risk) => {
+                let reused = connection.is_reused();
+                let sent = connection.send(request).await;
+                if reused {
+                    *risk = None;
+                    match &sent {
+                        Ok(_) => pool.trust().succeeded(),
+                        Err(SendFailure::Closed) => pool.trust().raced(Instant::now()),
+                        Err(_) => {}
+                    }
+                }
+                sent
+            }
             Kind::Http2(connection, _) => connection.send(request).await,
         }
     }
@@ -99,14 +118,14 @@ impl Connection {
 
     /// Gives it back after a response that was read to its end. Dropping it instead closes it.
     pub fn give_back(self, policy: &PoolPolicy, now: Instant) {
-        if let Kind::Http1(connection, pool, place) = self.0 {
+        if let Kind::Http1(connection, pool, place, _) = self.0 {
             pool.checkin(connection, place, policy, now);
         }
     }
 
     /// Remembers what the upstream's `Keep-Alive` header said.
     pub fn learn_keep_alive(&self, seconds: u64) {
-        if let Kind::Http1(_, pool, _) = &self.0 {
+        if let Kind::Http1(_, pool, ..) = &self.0 {
             pool.learn(seconds);
         }
     }

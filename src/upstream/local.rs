@@ -1,6 +1,6 @@
 //! What one worker has of an upstream: its connections, its part of the retry budget, its waiting requests.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -25,6 +25,7 @@ use super::Upstream;
 use super::connection::{Connection, Held, Place, SharedPlace};
 use super::pool::{EndpointPool, Http2Place};
 use super::queue::Queue;
+use super::reuse::{Kept, MayReuse};
 
 /// Maps of a worker are keyed by ids of our own making: no attacker chooses them, so a fast fixed hash will do.
 pub(super) type IdMap<V> = HashMap<u64, V, FixedState>;
@@ -35,6 +36,8 @@ pub struct LocalUpstream {
     /// What all workers share.
     pub upstream: Arc<Upstream>,
     budget: RefCell<RetryBudget>,
+    /// Uses of kept connections that the budget must cover, see [`super::reuse`].
+    pub(super) at_risk: Cell<u32>,
     pools: RefCell<IdMap<(Arc<Endpoint>, Rc<EndpointPool>)>>,
     /// Requests that wait for one of the upstream's places.
     slots: Queue,
@@ -61,11 +64,11 @@ impl Drop for Slot {
 }
 
 impl LocalUpstream {
-    pub(super) fn new(upstream: Arc<Upstream>, workers: u32, now: Instant) -> Self {
-        let policy = upstream.policy.budget;
-        let floor = policy.floor_per_second / f64::from(workers);
+    pub(super) fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
+        let (policy, floor) = (upstream.policy.budget, Arc::clone(&upstream.floor));
         Self {
-            budget: RefCell::new(RetryBudget::new(policy.ratio, floor, policy.window, now)),
+            budget: RefCell::new(RetryBudget::sharing(policy.ratio, floor, policy.window, now)),
+            at_risk: Cell::new(0),
             upstream,
             pools: RefCell::default(),
             slots: Queue::default(),
@@ -175,7 +178,7 @@ impl LocalUpstream {
         self.pools.borrow().values().find_map(|(_, pool)| pool.evict())
     }
 
-    /// A connection to `endpoint`: one that is kept, or a new one. `fresh` takes no kept HTTP/1 connection.
+    /// A connection to `endpoint`: one that is kept, as far as `reuse` and the endpoint's past allow it, or a new one.
     ///
     /// # Errors
     /// `connect_failed`, or those of waiting for one of the upstream's connections.
@@ -183,7 +186,7 @@ impl LocalUpstream {
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
         http2: bool,
-        fresh: bool,
+        reuse: MayReuse,
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<Connection, ProxyError> {
@@ -195,52 +198,40 @@ impl LocalUpstream {
                 place => Box::pin(self.connect_http2(place, endpoint, &pool, tick, deadline)).await,
             };
         }
-        let kept = || if fresh { None } else { pool.checkout(policy, Instant::now()) };
-        while let Some((mut connection, place)) = self.connections.unless_others_wait(kept) {
-            if connection.ready().await {
-                return Ok(Connection::http1(connection, place, pool));
-            }
+        let kept = || self.kept(&pool, reuse);
+        if let Some(kept) = self.connections.unless_others_wait(kept) {
+            return Ok(Connection::kept(kept, pool));
         }
-        Box::pin(self.connect_http1(endpoint, fresh, pool, tick, deadline)).await
+        Box::pin(self.connect_http1(endpoint, reuse, pool, tick, deadline)).await
     }
 
     async fn connect_http1(
         self: &Rc<Self>,
         endpoint: &Arc<Endpoint>,
-        fresh: bool,
+        reuse: MayReuse,
         pool: Rc<EndpointPool>,
         tick: &Tick,
         deadline: Option<Instant>,
     ) -> Result<Connection, ProxyError> {
         enum Found {
-            Kept(Http1, SharedPlace),
+            Kept(Kept),
             New(Place),
         }
-        let policy = &self.upstream.policy.pool;
         let take = || {
-            let kept = if fresh { None } else { pool.checkout(policy, Instant::now()) };
-            kept.map(|(connection, place)| Found::Kept(connection, place))
-                .or_else(|| self.place().map(Found::New))
+            let kept = self.kept(&pool, reuse).map(Found::Kept);
+            kept.or_else(|| self.place().map(Found::New))
         };
-        loop {
-            let found = match self.connections.unless_others_wait(take) {
-                Some(found) => found,
-                None => self.wait(&self.connections, tick, deadline, take).await?,
-            };
-            match found {
-                Found::Kept(mut connection, place) => {
-                    if connection.ready().await {
-                        return Ok(Connection::http1(connection, place, pool));
-                    }
-                }
-                Found::New(place) => {
-                    let (socket, held) = self.open(endpoint, place).await?;
-                    let place = held.place();
-                    return match Http1::start(socket, Instant::now(), held).await {
-                        Ok(connection) => Ok(Connection::http1(connection, place, pool)),
-                        Err(error) => Err(self.failed(endpoint, &error)),
-                    };
-                }
+        let found = match self.connections.unless_others_wait(take) {
+            Some(found) => found,
+            None => self.wait(&self.connections, tick, deadline, take).await?,
+        };
+        match found {
+            Found::Kept(kept) => Ok(Connection::kept(kept, pool)),
+            Found::New(place) => {
+                let (socket, place) = self.open(endpoint, place).await?;
+                let interim = self.upstream.metrics.interim_dropped.clone();
+                let connection = Http1::new(socket, Instant::now(), interim);
+                Ok(Connection::http1(connection, place, pool))
             }
         }
     }
@@ -299,7 +290,8 @@ impl LocalUpstream {
             Ok((connection, stream)) => return Ok(Made::Stream(connection, stream)),
             Err(place) => place,
         };
-        let (socket, held) = self.open(endpoint, place).await?;
+        let (socket, place) = self.open(endpoint, place).await?;
+        let held = Held::new(place, Rc::clone(self));
         let place = held.place();
         match Http2::start(socket, Instant::now(), held).await {
             Ok(connection) => Ok(Made::New(connection, place)),
@@ -323,24 +315,21 @@ impl LocalUpstream {
             Some(place) => place,
             None => self.wait(&self.connections, tick, deadline, take).await?,
         };
-        self.open(endpoint, place).await
+        let (socket, place) = self.open(endpoint, place).await?;
+        Ok((socket, Held::new(place, Rc::clone(self))))
     }
 
-    async fn open(
-        self: &Rc<Self>,
-        endpoint: &Arc<Endpoint>,
-        place: Place,
-    ) -> Result<(Socket, Held), ProxyError> {
+    async fn open(&self, endpoint: &Endpoint, place: Place) -> Result<(Socket, Place), ProxyError> {
         let timeout = self.upstream.connect_timeout(endpoint);
         let target = Target { address: endpoint.address.clone(), timeout };
-        // Made first: whatever becomes of the connect, the next in line is told.
-        let held = Held::new(place, Rc::clone(self));
         match Connect.call(target).await {
             Ok(socket) => {
                 self.upstream.metrics.connects_ok.inc();
-                Ok((socket, held))
+                Ok((socket, place))
             }
             Err(error) => {
+                drop(place);
+                self.connection_freed();
                 let metrics = &self.upstream.metrics;
                 if error.kind() == io::ErrorKind::TimedOut {
                     metrics.connects_timed_out.inc();
@@ -374,6 +363,7 @@ impl LocalUpstream {
         let policy = &self.upstream.policy.pool;
         self.pools.borrow_mut().retain(|_, (endpoint, pool)| {
             pool.sweep(policy, endpoint.is_retired(), now);
+            self.upstream.metrics.reuse_rests.inc_by(u64::from(pool.trust().take_rests()));
             !(endpoint.is_retired() && pool.is_empty())
         });
     }

@@ -5,6 +5,7 @@ mod connection;
 mod local;
 mod pool;
 mod queue;
+mod reuse;
 mod worker;
 
 use std::sync::Arc;
@@ -20,10 +21,12 @@ use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
+use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
 pub use local::{LocalUpstream, Slot};
 pub use pool::PoolPolicy;
+pub use reuse::MayReuse;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -43,7 +46,7 @@ pub enum Protocol {
     Auto,
 }
 
-/// What the retry budget of each worker is made from.
+/// What the retry budgets of the workers are made from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BudgetPolicy {
     /// Retries per request, `0.0..=1.0`.
@@ -83,6 +86,8 @@ pub struct Upstream {
     pub balancer: Balancer,
     /// Handles resolved once.
     pub metrics: UpstreamMetrics,
+    /// Retries that need no traffic, for all workers.
+    floor: Arc<RetryFloor>,
     endpoints: ArcSwap<EndpointSet>,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
@@ -103,6 +108,7 @@ impl Upstream {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
+            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, Instant::now())),
             policy,
             limits: Limits::new(limits),
             balancer,

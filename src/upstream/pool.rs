@@ -4,7 +4,7 @@
 //! closing; the others grow old together and are swept. HTTP/2: one connection, a second one only where the peer's
 //! stream limit is reached; requests that come while it is being made wait for it instead of making their own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::base::error::ProxyError;
 use crate::net::http2::StreamGuard;
 use crate::net::{Http1, Http2};
+use crate::policy::reuse::ReuseTrust;
 
 use super::connection::{Place, SharedPlace};
 
@@ -53,12 +54,14 @@ pub(super) struct EndpointPool {
     connecting: RefCell<Option<Rc<Connecting>>>,
     /// One second below what the upstream's `Keep-Alive: timeout=` said last.
     learned: Cell<Option<Duration>>,
+    /// How reuse went.
+    trust: RefCell<ReuseTrust>,
 }
 
 #[derive(Debug)]
 struct Idle {
     connection: Http1,
-    place: SharedPlace,
+    place: Place,
     since: Instant,
 }
 
@@ -127,12 +130,18 @@ impl Drop for Maker {
 }
 
 impl EndpointPool {
+    /// What was learned of reuse.
+    pub(super) fn trust(&self) -> RefMut<'_, ReuseTrust> {
+        self.trust.borrow_mut()
+    }
+
+    /// True when an HTTP/1 connection is kept.
+    pub(super) fn has_kept(&self) -> bool {
+        !self.idle.borrow().is_empty()
+    }
+
     /// The idle HTTP/1 connection that was used last, if one may still be used.
-    pub(super) fn checkout(
-        &self,
-        policy: &PoolPolicy,
-        now: Instant,
-    ) -> Option<(Http1, SharedPlace)> {
+    pub(super) fn checkout(&self, policy: &PoolPolicy, now: Instant) -> Option<(Http1, Place)> {
         let limit = self.idle_limit(policy);
         let mut idle = self.idle.borrow_mut();
         while let Some(candidate) = idle.pop() {
@@ -143,7 +152,7 @@ impl EndpointPool {
                 return None;
             }
             let connection = candidate.connection;
-            if !connection.is_closed() && policy.allows(connection.used(), connection.made(), now) {
+            if connection.is_open() && policy.allows(connection.used(), connection.made(), now) {
                 return Some((connection, candidate.place));
             }
         }
@@ -154,13 +163,15 @@ impl EndpointPool {
     pub(super) fn checkin(
         &self,
         connection: Http1,
-        place: SharedPlace,
+        place: Place,
         policy: &PoolPolicy,
         now: Instant,
     ) {
         let mut idle = self.idle.borrow_mut();
-        if connection.is_closed()
-            || idle.len() >= policy.max_idle
+        if idle.len() >= policy.max_idle
+            || !connection.is_open()
+            // One is kept for the trial that follows.
+            || (!idle.is_empty() && self.trust.borrow().rests())
             || !policy.allows(connection.used(), connection.made(), now)
         {
             return;
@@ -191,11 +202,9 @@ impl EndpointPool {
     /// Closes an unused connection and returns its place: at the limit, what is in use goes before what is kept.
     pub(super) fn evict(&self) -> Option<Place> {
         let mut idle = self.idle.borrow_mut();
-        while !idle.is_empty() {
-            // The one that has rested longest; its place is gone already where its peer has closed it.
-            if let Some(place) = idle.remove(0).place.take() {
-                return Some(place);
-            }
+        if !idle.is_empty() {
+            // The one that has rested longest.
+            return Some(idle.remove(0).place);
         }
         let mut http2 = self.http2.borrow_mut();
         let unused = http2.iter().position(|(connection, _)| connection.idle_since().is_some())?;
@@ -216,12 +225,12 @@ impl EndpointPool {
         Http2Place::Make(Maker { pool: Rc::clone(self), connecting: made })
     }
 
-    /// Closes what has rested too long; everything unused where the endpoint is `retired`. Called about once a second.
+    /// Closes what has rested too long, and what its peer has closed; everything unused where the endpoint is `retired`. Called about once a second.
     pub(super) fn sweep(&self, policy: &PoolPolicy, retired: bool, now: Instant) {
         let limit = self.idle_limit(policy);
         self.idle.borrow_mut().retain(|idle| {
             !retired
-                && !idle.connection.is_closed()
+                && idle.connection.is_open()
                 && now.saturating_duration_since(idle.since) < limit
         });
         let limit = policy.idle.unwrap_or(IDLE_HTTP2);

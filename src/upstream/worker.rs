@@ -10,25 +10,19 @@ use super::Upstream;
 use super::local::{IdMap, LocalUpstream};
 
 /// Every upstream that this worker has used.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LocalUpstreams {
     map: RefCell<IdMap<Rc<LocalUpstream>>>,
-    workers: u32,
 }
 
 impl LocalUpstreams {
-    /// None yet; `workers` share each upstream's budget floor.
-    pub fn new(workers: u32) -> Self {
-        Self { map: RefCell::default(), workers }
-    }
-
     /// The worker's part of `upstream`.
     pub fn get(&self, upstream: &Arc<Upstream>, now: Instant) -> Rc<LocalUpstream> {
         let mut map = self.map.borrow_mut();
         if let Some(local) = map.get(&upstream.id()) {
             return Rc::clone(local);
         }
-        let local = Rc::new(LocalUpstream::new(Arc::clone(upstream), self.workers, now));
+        let local = Rc::new(LocalUpstream::new(Arc::clone(upstream), now));
         map.insert(upstream.id(), Rc::clone(&local));
         local
     }

@@ -249,6 +249,28 @@ fn an_answer_may_begin_before_the_request_has_ended() {
 }
 
 #[test]
+fn a_caller_may_send_all_before_it_reads_an_answer_that_has_begun() {
+    const SIZE: usize = 32 << 20;
+    let upstream = Upstream::serve(|_, stream| {
+        let mut reader = BufReader::new(stream);
+        read_head(&mut reader);
+        let mut out = reader.get_ref().try_clone().unwrap();
+        let answering = std::thread::spawn(move || {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+            out.write_all(head.as_bytes()).unwrap();
+            out.write_all(&vec![b'x'; SIZE]).unwrap();
+        });
+        reader.read_exact(&mut vec![0; SIZE]).unwrap();
+        answering.join().unwrap();
+    });
+    let proxy = proxy(upstream.address);
+    let mut caller = Connection::open(proxy.address("out"));
+    caller.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n"));
+    caller.send(vec![b'y'; SIZE]);
+    assert_eq!(caller.reply().body.len(), SIZE);
+}
+
+#[test]
 fn a_request_that_has_passed_this_listener_is_refused() {
     let upstream = Upstream::ok("hello");
     let proxy = proxy(upstream.address);

@@ -175,6 +175,7 @@ fn only_to(at: &At<'_>, items: &[At<'_>], routes: &[Option<crate::config::Route>
             "timeout",
             "idle",
             "rate_limit",
+            "fault",
         ] {
             let Some(entry) = item.node.entry(key).filter(|entry| !entry.node.inherited) else {
                 continue;

@@ -1,17 +1,58 @@
-//! `rate_limit`.
+//! `rate_limit` and `fault`.
 
 use std::num::NonZeroU32;
 
 use crate::base::units::Rate;
 use crate::config::keys;
 use crate::config::node::Value;
-use crate::config::{RateLimit, RateLimitBy, Shaping};
+use crate::config::{Fault, FaultAbort, FaultDelay, RateLimit, RateLimitBy, Shaping};
 
 use super::{At, Fields};
 
 /// All of it, of a route or of `defaults.route`.
 pub(super) fn shaping(fields: &Fields<'_>) -> Shaping {
-    Shaping { rate_limit: fields.read("rate_limit", rate_limit).flatten() }
+    Shaping {
+        rate_limit: fields.read("rate_limit", rate_limit).flatten(),
+        fault: fields.read("fault", fault).flatten(),
+    }
+}
+
+/// `never` as `None`, or what `read` makes of anything else.
+fn or_never<T>(at: At<'_>, read: impl FnOnce(&At<'_>) -> Option<T>) -> Option<Option<T>> {
+    const MEANT: [&str; 8] = ["off", "no", "none", "false", "disabled", "0", "0%", "unlimited"];
+    match &at.node.value {
+        Value::Scalar(scalar) if scalar.text == "never" => Some(None),
+        Value::Scalar(scalar) if MEANT.contains(&scalar.text.as_str()) => {
+            at.bad_value(&scalar.text, "what is off is written `never`");
+            None
+        }
+        _ => read(&at).map(Some),
+    }
+}
+
+fn fault(at: At<'_>) -> Option<Option<Fault>> {
+    or_never(at, |at| {
+        let fields = at.fields(&keys::FAULT)?;
+        if fields.get("delay").is_none() && fields.get("abort").is_none() {
+            fields.missing("`delay`, `abort`, or both");
+            return None;
+        }
+        Some(Fault { delay: fields.read("delay", delay), abort: fields.read("abort", abort) })
+    })
+}
+
+fn delay(at: At<'_>) -> Option<FaultDelay> {
+    let fields = at.fields(&keys::FAULT_DELAY)?;
+    let share = fields.required("share").and_then(|at| at.share());
+    let time = fields.required("for").and_then(|at| at.span_of_time());
+    Some(FaultDelay { share: share?, time: time? })
+}
+
+fn abort(at: At<'_>) -> Option<FaultAbort> {
+    let fields = at.fields(&keys::FAULT_ABORT)?;
+    let share = fields.required("share").and_then(|at| at.share());
+    let status = fields.read("status", |at| at.number(200..=599)).unwrap_or(503);
+    Some(FaultAbort { share: share?, status: http::StatusCode::from_u16(status).ok()? })
 }
 
 /// `unlimited` as `None`.

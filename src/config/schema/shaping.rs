@@ -1,7 +1,9 @@
 //! What a route does to requests besides sending them on.
 
+use serde_json::{Value, json};
+
 use super::Properties;
-use super::parts::{any_of, integer, object, pattern, rate, unlimited_or};
+use super::parts::{any_of, duration, integer, object, pattern, rate, share, unlimited_or, words};
 
 pub(super) fn shaping_keys() -> Properties {
     let limit = object(
@@ -22,9 +24,41 @@ pub(super) fn shaping_keys() -> Properties {
             ("keys", "Keys told apart at once. Default 10000.", integer(1, 1_000_000)),
         ],
     );
-    vec![(
-        "rate_limit",
-        "Requests per second, over all workers; more are answered 429. Default unlimited.",
-        unlimited_or(any_of(vec![rate(), limit])),
-    )]
+    vec![
+        (
+            "rate_limit",
+            "Requests per second, over all workers; more are answered 429. Default unlimited.",
+            unlimited_or(any_of(vec![rate(), limit])),
+        ),
+        ("fault", "Failures on purpose. Default never.", any_of(vec![words(&["never"]), fault()])),
+    ]
+}
+
+fn fault() -> Value {
+    let delay = object(
+        "`delay`",
+        &["share", "for"],
+        vec![
+            ("share", "Of the route's requests.", share()),
+            ("for", "Counted against the timeout.", duration()),
+        ],
+    );
+    let abort = object(
+        "`abort`",
+        &["share"],
+        vec![
+            ("share", "Of the route's requests.", share()),
+            ("status", "200 to 599. Default 503.", integer(200, 599)),
+        ],
+    );
+    let mut fault = object(
+        "`fault`",
+        &[],
+        vec![
+            ("delay", "A share of the requests waits.", delay),
+            ("abort", "A share of the requests is answered with an error.", abort),
+        ],
+    );
+    fault["minProperties"] = json!(1);
+    fault
 }

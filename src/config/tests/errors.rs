@@ -102,7 +102,7 @@ told! {
     unknown_key_without_a_near_one: route("to: articles\nfoo: 2s");
     words_of_other_proxies: "clusters: {}\nlisteners:\n  o:\n    listen: 127.0.0.1:80\n    routes:\n      - match: { prefix: /a }\n        cluster: a\n        retries: { on: 5xx, num_retries: 3 }\nupstreams: { a: { servers: [127.0.0.1:1], lb_policy: round_robin } }\n";
     key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
-    key_of_a_later_version: route("to: articles\nhedge: { after: p95 }\nfault: {}");
+    key_of_a_later_version: route("to: articles\nhedge: { after: p95 }\nhash: []");
     scheme_of_a_later_version: upstream("discover: consul://127.0.0.1:8500/articles?passing");
     balancer_of_a_later_version: upstream("endpoints: [127.0.0.1:1]\nbalance: maglev");
     unquoted_boolean: route("match: { headers: { x-canary: yes } }\nto: articles");
@@ -166,6 +166,9 @@ told! {
     rate_limit_of_identities: route("to: articles\nrate_limit: { rate: 100/s, by: identity }");
     rate_limit_without_a_rate: route("to: articles\nrate_limit: { burst: 5, keys: 7 }");
     rate_limit_by_no_header: route("to: articles\nrate_limit: { rate: 100, by: \"header:x y\" }");
+    faults_that_cannot_be: route("to: articles\nfault: { delay: { share: 2, for: 0s }, abort: { percentage: 5%, status: 99 } }");
+    fault_of_nothing: route("to: articles\nfault: {}");
+    fault_off: route("to: articles\nfault: off");
     duplicate_route_names: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { name: a, match: { path: /a }, respond: 404 }\n      - { name: a, respond: 404 }\n";
     duplicate_bind: "admin: 0.0.0.0:80\nlisteners:\n  o: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] }\n  p: { bind: \"127.0.0.1:80\", routes: [{ respond: 404 }] }\n";
     tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s, rate_limit: 5/s }\n  - respond: 404");
@@ -181,6 +184,7 @@ told! {
     one_attempt: route("to: articles\nretry: { when: reset, attempts: 1 }");
     retry_of_a_reply: route("respond: 404\nretry: { when: reset }");
     unsafe_retries: route("to: articles\nretry: { when: gateway-error, methods: [GET, POST] }");
+    fault_beyond_the_timeout: route("to: articles\ntimeout: 1s\nfault: { delay: { share: 1%, for: 2s } }");
     shadowed_route: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { match: { path: \"/v2/*\" }, respond: 404 }\n      - { match: { path: /v3, method: GET }, respond: 404 }\n      - { name: late, match: { path: /v2/x, method: GET }, respond: 404 }\n";
     unused_upstream: route("to: articles");
     long_pool_idle: upstream("endpoints: [127.0.0.1:1]\npool: { idle: 60s }");

@@ -187,7 +187,11 @@ fn the_documentation_names_every_key_and_warning() {
             assert!(docs.contains(&format!("**`{key}`**")), "{key} of {}", section.name);
         }
     }
-    let sources = [include_str!("../validate.rs"), include_str!("../validate/shadow.rs")];
+    let sources = [
+        include_str!("../validate.rs"),
+        include_str!("../validate/shadow.rs"),
+        include_str!("../validate/shaping.rs"),
+    ];
     let names = regex::Regex::new(r#"(?:warning|push)\w*\(\s*"([a-z-]+)""#).unwrap();
     let warnings: Vec<&str> = sources
         .iter()

@@ -55,6 +55,7 @@ pub(super) fn compile(
         response_headers: compile_edits(&route.response_headers),
         timeout: route.timeout,
         idle: route.idle,
+        fault: shaping::fault(listener, route, metrics),
         rate_limit: shaping::rate_limit(listener, route, before, metrics)?,
         retry: route.retry.as_ref().map_or_else(RetryPolicy::never, compile_retry),
         metrics: metrics.downstream.route(listener, &route.name),

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use crate::config;
 use crate::control::ApplyError;
 use crate::metrics::Metrics;
+use crate::policy::fault::{Abort, Fault};
 use crate::policy::rate_limit::{Quota, RateLimiter};
-use crate::snapshot::{RateLimit, RateLimitBy, RateLimitSettings, Route};
+use crate::snapshot::{FaultInjection, RateLimit, RateLimitBy, RateLimitSettings, Route};
 
 /// A rate limit. Where `before`, the route of that name, has the same, its count goes on.
 pub(super) fn rate_limit(
@@ -42,4 +43,26 @@ pub(super) fn rate_limit(
     };
     let metrics = metrics.route.rate_limit(listener, &route.name);
     Ok(Some(RateLimit { settings, limiter, metrics }))
+}
+
+/// Failures on purpose: said in the log each time they take force, since nobody should have to guess.
+pub(super) fn fault(
+    listener: &str,
+    route: &config::Route,
+    metrics: &Metrics,
+) -> Option<FaultInjection> {
+    let fault = route.shaping.fault.as_ref()?;
+    let delay = fault.delay.map(|delay| (delay.share, delay.time));
+    let abort = fault.abort.map(|abort| {
+        let status = abort.status.as_u16();
+        (abort.share, Abort { status, grpc: Abort::grpc_of(status) })
+    });
+    tracing::warn!(
+        listener, route = %route.name,
+        delayed = delay.map(|(share, _)| tracing::field::display(share)),
+        aborted = abort.map(|(share, _)| tracing::field::display(share)),
+        "failures are injected on purpose"
+    );
+    let metrics = metrics.route.faults(listener, &route.name);
+    Some(FaultInjection { policy: Fault { delay, abort }, metrics })
 }

@@ -2,6 +2,7 @@ use proptest::prelude::{ProptestConfig, any, prop, proptest};
 use proptest::{prop_assert, prop_assert_eq};
 
 use super::*;
+use crate::base::rng::Rng;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_secs(10);
@@ -106,6 +107,66 @@ fn an_earlier_now_changes_nothing_but_the_counts() {
     assert!(!budget.try_withdraw(now));
 }
 
+#[test]
+fn workers_share_the_floor_and_nothing_else() {
+    let now = Instant::now();
+    let floor = Arc::new(RetryFloor::new(3.0, now));
+    let mut workers: Vec<RetryBudget> =
+        (0..4).map(|_| RetryBudget::sharing(0.2, Arc::clone(&floor), WINDOW, now)).collect();
+    (0..5).for_each(|_| workers[0].deposit(now));
+    assert_eq!(drain(&mut workers[3], now), 3);
+    assert_eq!(drain(&mut workers[1], now), 0);
+    assert_eq!(drain(&mut workers[0], now), 1, "what its own requests have earned");
+}
+
+#[test]
+fn only_a_budget_without_ratio_and_floor_is_none() {
+    assert!(budget(0.0, 0.0).0.is_none());
+    assert!(!budget(0.2, 0.0).0.is_none() && !budget(0.0, 0.1).0.is_none());
+}
+
+/// Attempts at an upstream that fails each, over `seconds` of `rate` requests per second spread over workers; each wants 2 retries.
+fn outage(workers: usize, rate: u32, seconds: u32) -> (u32, u32) {
+    let start = Instant::now();
+    let floor = Arc::new(RetryFloor::new(3.0, start));
+    let mut budgets: Vec<RetryBudget> = (0..workers)
+        .map(|_| RetryBudget::sharing(0.2, Arc::clone(&floor), WINDOW, start))
+        .collect();
+    let mut rng = Rng::from_seed(u64::from(rate));
+    let (mut requests, mut attempts) = (0, 0);
+    for number in 0..rate * seconds {
+        let now = start + SECOND * number / rate;
+        let worker = rng.below(workers);
+        budgets[worker].deposit(now);
+        requests += 1;
+        attempts += 1;
+        let wait = rng.duration_up_to(Duration::from_millis(25));
+        for retry in 0..2 {
+            if !budgets[worker].try_withdraw(now + wait * retry) {
+                break;
+            }
+            attempts += 1;
+        }
+        // At every moment, not only at the end.
+        let elapsed = now.duration_since(start) + Duration::from_millis(25);
+        let most = 1.2 * f64::from(requests) + 3.0 * elapsed.as_secs_f64() + 3.0;
+        assert!(f64::from(attempts) <= most, "{workers} workers, {rate}/s: {attempts} > {most}");
+    }
+    (requests, attempts)
+}
+
+#[test]
+fn a_total_outage_costs_no_more_than_ratio_and_floor_however_many_workers() {
+    for workers in [1, 4] {
+        for (rate, load) in [(1, 3.0), (5, 1.8), (50, 1.26), (100, 1.23), (1_000, 1.203)] {
+            let (requests, attempts) = outage(workers, rate, 60);
+            let times = f64::from(attempts) / f64::from(requests);
+            // All of it is used, whatever the worker; a fraction of a retry may be left at each.
+            assert!((times - load).abs() < 0.02, "{workers} workers, {rate}/s: {times}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -114,12 +175,17 @@ proptest! {
         ratio in 0.0..1.0_f64,
         floor in prop::sample::select(vec![0.0, 0.1, 0.75, 3.0, 50.0]),
         window_ms in 10..20_000_u64,
-        steps in prop::collection::vec((any::<bool>(), 0..600_u64), 1..800),
+        steps in prop::collection::vec((any::<bool>(), 0..600_u64, 0..3_usize), 1..800),
     ) {
         let start = Instant::now();
-        let mut budget = RetryBudget::new(ratio, floor, Duration::from_millis(window_ms), start);
+        let window = Duration::from_millis(window_ms);
+        let shared = Arc::new(RetryFloor::new(floor, start));
+        let mut workers: Vec<RetryBudget> = (0..3)
+            .map(|_| RetryBudget::sharing(ratio, Arc::clone(&shared), window, start))
+            .collect();
         let (mut now, mut requests, mut retries) = (start, 0.0, 0.0);
-        for (is_request, millis) in steps {
+        for (is_request, millis, worker) in steps {
+            let budget = &mut workers[worker];
             now += Duration::from_millis(millis.saturating_sub(400));
             let before = budget.available(now);
             prop_assert!(before >= 0.0);

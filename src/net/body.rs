@@ -1,0 +1,103 @@
+//! The body of an upstream's response, over either protocol.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::base::error::Reason;
+use crate::io::socket::Socket;
+
+use super::find_source;
+use super::http1::Http1Body;
+
+/// The body of a response. What is dropped before its end closes its connection or resets its stream.
+#[derive(Debug)]
+pub enum ResponseBody {
+    /// Read from its connection.
+    Http1(Http1Body),
+    /// One stream's.
+    Http2(Incoming),
+}
+
+impl ResponseBody {
+    /// The connection behind a 101, with what has come on it already. `None` behind any other response.
+    pub fn into_tunnel(self) -> Option<Socket> {
+        match self {
+            Self::Http1(body) => body.into_tunnel(),
+            Self::Http2(_) => None,
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BrokenBody;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(BrokenBody::Http2),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Why the body of a response broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenBody {
+    /// The upstream closed the connection before the end.
+    #[error("the upstream closed the connection in the middle of its answer")]
+    Closed,
+    /// The connection broke.
+    #[error("the connection broke in the middle of the upstream's answer")]
+    Reset,
+    /// Its chunks are not what the protocol allows.
+    #[error("the upstream's answer is malformed: {0}")]
+    Malformed(&'static str),
+    /// What the HTTP/2 stream says.
+    #[error(transparent)]
+    Http2(hyper::Error),
+}
+
+impl BrokenBody {
+    /// The reason that the answer is cut short with.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Closed => Reason::UpstreamClosed,
+            Self::Reset => Reason::UpstreamReset,
+            Self::Malformed(_) => Reason::UpstreamProtocol,
+            Self::Http2(error) => match find_source::<h2::Error>(error) {
+                Some(error) if error.is_library() => Reason::UpstreamProtocol,
+                Some(error) if error.is_io() => Reason::UpstreamClosed,
+                Some(_) => Reason::UpstreamReset,
+                None if error.is_incomplete_message() || error.is_closed() => {
+                    Reason::UpstreamClosed
+                }
+                None => match find_source::<io::Error>(error).map(io::Error::kind) {
+                    Some(io::ErrorKind::UnexpectedEof) => Reason::UpstreamClosed,
+                    _ => Reason::UpstreamReset,
+                },
+            },
+        }
+    }
+}

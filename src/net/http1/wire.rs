@@ -1,0 +1,238 @@
+//! One connection at work: what is sent, what is read, and what both mean for the request.
+
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use prometheus::IntCounter;
+
+use crate::io::request_body::RequestBody;
+use crate::io::socket::Socket;
+use crate::net::SendFailure;
+
+use super::blocks;
+use super::head::{self, Head, Malformed, Scan};
+use super::outgoing::{Halt, Outgoing};
+
+/// Interim answers (1xx) before the answer: a peer that sends more means to keep us busy.
+const MAX_INTERIM: u32 = 32;
+
+/// A connection, as its handle, the body of its answer and the sender of a late request body share it.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// `None` when it was closed, or handed over to a tunnel.
+    socket: Option<Socket>,
+    /// Read, and not yet used.
+    unread: Bytes,
+    pub(super) outgoing: Outgoing<RequestBody>,
+    /// Between a request's first byte and its answer's last.
+    busy: bool,
+    /// The last read found no room for more.
+    full: bool,
+    /// Who waits for the answer while the request is sent by a task of its own.
+    reader: Option<Waker>,
+    /// Counts interim answers that are left out.
+    interim: IntCounter,
+}
+
+/// What is known of an answer that is awaited.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    /// The request was HEAD.
+    head_only: bool,
+    /// Where the answer's fields will stand.
+    headers: HeaderMap,
+    scan: Scan,
+    interim: u32,
+    /// A byte of an answer has come.
+    begun: bool,
+}
+
+impl Awaited {
+    /// `headers`: an empty map, perhaps with room.
+    pub(super) fn new(head_only: bool, headers: HeaderMap) -> Self {
+        Self { head_only, headers, scan: Scan::default(), interim: 0, begun: false }
+    }
+}
+
+/// How a read of a body's bytes ends that brings none.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The peer has closed the connection.
+    Closed,
+    /// It has broken off.
+    Reset,
+    /// The request's body has failed.
+    Request,
+}
+
+impl Wire {
+    pub(super) fn new(socket: Socket, interim: IntCounter) -> Self {
+        Self {
+            socket: Some(socket),
+            unread: Bytes::new(),
+            outgoing: Outgoing::default(),
+            busy: false,
+            full: false,
+            reader: None,
+            interim,
+        }
+    }
+
+    /// True when it may carry another request: none is under way, and nothing has come that nobody asked for, nor the end.
+    /// Costs no system call where nothing has come.
+    pub(super) fn is_open(&self) -> bool {
+        !self.busy && self.socket.as_ref().is_some_and(Socket::is_quiet)
+    }
+
+    #[cfg(test)]
+    pub(super) fn interim(&self) -> u64 {
+        self.interim.get()
+    }
+
+    pub(super) fn begin(&mut self, outgoing: Outgoing<RequestBody>) {
+        self.outgoing = outgoing;
+        self.busy = true;
+        self.full = false;
+    }
+
+    /// Sends the request and waits for the answer's head.
+    pub(super) fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        awaited: &mut Awaited,
+    ) -> Poll<Result<Head, SendFailure>> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(SendFailure::NotSent)) };
+        match self.outgoing.poll(cx, socket) {
+            Poll::Ready(Err(Halt::Body(error))) => {
+                return Poll::Ready(Err(SendFailure::Body(error)));
+            }
+            Poll::Ready(Err(Halt::Broken)) if !self.outgoing.has_begun() => {
+                return Poll::Ready(Err(SendFailure::NotSent));
+            }
+            // The peer reads no more; what it has said before is still worth reading.
+            Poll::Ready(Err(Halt::Broken) | Ok(())) | Poll::Pending => {}
+        }
+        loop {
+            if !self.unread.is_empty() {
+                match self.next_head(awaited) {
+                    Err(Malformed(what)) => {
+                        return Poll::Ready(Err(SendFailure::Protocol(what.to_owned())));
+                    }
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Ok(None) => {}
+                }
+            }
+            match ready!(self.poll_more(cx, false)) {
+                Ok(()) => awaited.begun = true,
+                Err(ended) => return Poll::Ready(Err(self.unanswered(&ended, awaited.begun))),
+            }
+        }
+    }
+
+    /// The next head that is not interim, if all of it is there.
+    fn next_head(&mut self, awaited: &mut Awaited) -> Result<Option<Head>, Malformed> {
+        loop {
+            let Awaited { scan, headers, head_only, .. } = awaited;
+            let Some(head) = head::parse(&mut self.unread, scan, *head_only, headers)? else {
+                return Ok(None);
+            };
+            let status = head.status;
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Some(head));
+            }
+            if status != StatusCode::CONTINUE {
+                self.interim.inc();
+            }
+            awaited.interim += 1;
+            if awaited.interim > MAX_INTERIM {
+                return Err(Malformed("too many interim answers"));
+            }
+            awaited.headers = head.headers;
+            awaited.headers.clear();
+            awaited.scan = Scan::default();
+            if self.unread.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What is certain when the connection ends before the answer's head.
+    fn unanswered(&self, ended: &Ended, begun: bool) -> SendFailure {
+        match ended {
+            _ if !self.outgoing.has_begun() => SendFailure::NotSent,
+            _ if !begun => SendFailure::Closed,
+            Ended::Closed => SendFailure::Protocol("the head breaks off".to_owned()),
+            Ended::Reset | Ended::Request => SendFailure::Reset,
+        }
+    }
+
+    /// What was read and not yet used.
+    pub(super) fn unread(&mut self) -> &mut Bytes {
+        &mut self.unread
+    }
+
+    /// Reads more of an answer. `large`: much of it is still to come.
+    pub(super) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        large: bool,
+    ) -> Poll<Result<(), Ended>> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Ended::Closed)) };
+        let piece = match ready!(blocks::poll_read(socket, cx, large || self.full)) {
+            Ok(piece) if piece.bytes.is_empty() => return Poll::Ready(Err(Ended::Closed)),
+            Ok(piece) => piece,
+            Err(_) => return Poll::Ready(Err(Ended::Reset)),
+        };
+        self.full = piece.full;
+        if self.unread.is_empty() {
+            self.unread = piece.bytes;
+        } else {
+            // A head or a chunk's size that comes in pieces.
+            let unread = std::mem::take(&mut self.unread);
+            let mut unread = unread.try_into_mut().unwrap_or_else(BytesMut::from);
+            unread.extend_from_slice(&piece.bytes);
+            self.unread = unread.freeze();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is left of a request whose answer has begun; ready at its end.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(socket) = &mut self.socket else { return Poll::Ready(()) };
+        let ended = ready!(self.outgoing.poll(cx, socket));
+        if let (Err(Halt::Body(_)), Some(reader)) = (ended, self.reader.take()) {
+            reader.wake();
+        }
+        Poll::Ready(())
+    }
+
+    /// Fails where the request's body has failed: an answer to half a request is not passed on as a whole one. Wakes whoever
+    /// waits for the answer when it does so later.
+    pub(super) fn watch_rest(&mut self, cx: &Context<'_>) -> Result<(), Ended> {
+        if self.outgoing.body_failed() {
+            return Err(Ended::Request);
+        }
+        if self.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
+            self.reader = Some(cx.waker().clone());
+        }
+        Ok(())
+    }
+
+    /// The answer was read to its end. `keep_alive`: the connection may carry another request, if nothing is left of this one.
+    pub(super) fn end(&mut self, keep_alive: bool) {
+        self.busy = false;
+        self.reader = None;
+        if !keep_alive || !self.outgoing.is_complete() || !self.unread.is_empty() {
+            self.socket = None;
+        }
+        self.outgoing = Outgoing::default();
+        self.unread = Bytes::new();
+    }
+
+    /// The connection behind a 101, with what came behind its head.
+    pub(super) fn take_tunnel(&mut self) -> Option<Socket> {
+        let ahead = std::mem::take(&mut self.unread);
+        self.socket.take().map(|socket| socket.with_ahead(ahead))
+    }
+}
