@@ -49,7 +49,7 @@ fn upstream(now: Instant) -> Rc<LocalUpstream> {
     let upstream = Arc::new(Upstream::new("a", policy, limits, balancer, metrics));
     let spec = |last| EndpointSpec::at(SocketAddr::from(([10, 0, 0, last], 80)));
     upstream.publish(EndpointSet::build(&[1, 2, 3].map(spec), None, now), now);
-    LocalUpstreams::new(1).get(&upstream, now)
+    LocalUpstreams::default().get(&upstream, now)
 }
 
 /// One request: attempts until the policy stops them, each answered with the next of `statuses`, 200 where none is left.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode, Version};
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
@@ -13,7 +13,7 @@ use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
-use crate::net::{SendFailure, UpstreamResponse};
+use crate::net::{RequestHead, SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
@@ -34,8 +34,6 @@ pub(super) struct Plan<'a> {
     /// It would be sent again after the keep-alive race.
     pub(super) repeatable: bool,
     pub(super) deadline: Deadline,
-    /// The most that there may be.
-    pub(super) attempts: u32,
     pub(super) per_try: Option<Duration>,
     /// Nothing may move for this long.
     pub(super) idle: Option<Duration>,
@@ -211,26 +209,19 @@ impl Plan<'_> {
         progress.sent = true;
         let connection = progress.connection.insert(connection);
         let reused = connection.is_reused_http1();
-        let sent = connection.send(self.request(exchange, so_far, body)).await;
+        let sent = connection.send(&self.head(exchange, so_far), body).await;
         sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
     }
 
-    /// The request as this attempt sends it. The last takes the fields; the others leave them for the next.
-    fn request(
-        &self,
-        exchange: &mut Exchange,
-        so_far: &SoFar,
-        body: RequestBody,
-    ) -> Request<RequestBody> {
-        let mut request = Request::new(body);
-        *request.method_mut() = exchange.head.method.clone();
-        *request.uri_mut() = exchange.target().clone();
-        *request.version_mut() = if self.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        let last = exchange.attempts >= self.attempts;
-        let head = &mut exchange.head.headers;
-        *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
-        so_far.tell(request.headers_mut(), &self.deadline, Instant::now());
-        request
+    /// The head as this attempt sends it.
+    fn head<'a>(&self, exchange: &'a mut Exchange, so_far: &SoFar) -> RequestHead<'a> {
+        so_far.tell(exchange, &self.deadline, Instant::now());
+        RequestHead {
+            method: &exchange.head.method,
+            target: exchange.target(),
+            fields: &exchange.head.headers,
+            added: &exchange.added,
+        }
     }
 
     fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {

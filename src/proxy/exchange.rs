@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::request::Parts;
-use http::{HeaderValue, Uri, Version};
+use http::{HeaderName, HeaderValue, Uri, Version};
 use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
@@ -28,8 +28,10 @@ pub(super) struct Exchange {
     pub(super) downstream: Rc<Downstream>,
     pub(super) active: Rc<Active>,
     pub(super) started: Instant,
-    /// The request's head: as it came, but for its fields, which become those that go upstream.
+    /// The request's head: as it came, but that of its fields only those are left that go upstream.
     pub(super) head: Parts,
+    /// Fields that go upstream behind those.
+    pub(super) added: Vec<(HeaderName, HeaderValue)>,
     /// The target as it goes upstream, where it is not the one that came.
     pub(super) target: Option<Uri>,
     /// Whom the request is for, as it was written.
@@ -74,6 +76,7 @@ impl Exchange {
             active,
             started: Instant::now(),
             head,
+            added: Vec::new(),
             target: None,
             host: None,
             request_id: None,

@@ -127,8 +127,9 @@ pub(super) struct RequestFields {
     pub(super) deadline: bool,
     /// Some `x-envoy-` or `x-outrigger-` field.
     pub(super) control: bool,
-    /// `Forwarded`.
+    /// `Forwarded`, and some of `X-Forwarded-For`, `-Host` and `-Proto`.
     pub(super) forwarded: bool,
+    pub(super) x_forwarded: bool,
     /// `Proxy-Authorization`.
     pub(super) proxy_authorization: bool,
     /// The first `x-request-id`, where it may be kept, and how many there are.
@@ -187,6 +188,7 @@ impl RequestFields {
             "idempotency-key" => self.idempotency_key = true,
             "grpc-timeout" => self.deadline = true,
             "forwarded" => self.forwarded = true,
+            "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" => self.x_forwarded = true,
             "proxy-authorization" => self.proxy_authorization = true,
             "x-request-id" => {
                 self.request_ids += 1;

@@ -139,7 +139,6 @@ pub(super) async fn reach(
         http2: false,
         repeatable: false,
         deadline,
-        attempts: 0,
         per_try: None,
         idle: None,
         body: None,
