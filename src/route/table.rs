@@ -29,8 +29,8 @@ impl RouteTable {
     pub fn find(&self, request: &RequestView<'_>) -> Option<usize> {
         self.matchers.chunks(BLOCK).zip(&self.indexes).enumerate().find_map(
             |(block, (matchers, index))| {
-                let (candidates, path_holds) = index.candidates(request);
-                let matches = |&row: &usize| matchers[row].holds(request, path_holds);
+                let (candidates, told) = index.candidates(request);
+                let matches = |&row: &usize| matchers[row].holds(request, &told);
                 let row = candidates.iter().find(matches)?;
                 Some(block * BLOCK + row)
             },

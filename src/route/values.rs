@@ -60,13 +60,14 @@ impl ValueColumn {
         &self.present
     }
 
-    /// Adds to `set` what this one `value` lets hold.
-    pub(super) fn add_to(&self, value: &[u8], set: &mut RowSet) {
+    /// Adds to `set` what this one `value` lets hold. `true`: all expressions that are added do hold.
+    pub(super) fn add_to(&self, value: &[u8], set: &mut RowSet) -> bool {
         if let Some(rows) = self.exact.get(value) {
             rows.add_to(set);
         }
         self.prefixes.add_to(value, set);
-        self.expressions.add_to(value, set);
+        // An expression never holds for what is not UTF-8.
+        self.expressions.add_to(value, set) && str::from_utf8(value).is_ok()
     }
 }
 
