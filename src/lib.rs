@@ -26,10 +26,10 @@
 //! | 1 | [`config`], [`metrics`], [`policy`], [`io`] |
 //! | 2 | [`balance`], [`route`] |
 //! | 3 | [`net`] |
-//! | 4 | [`discovery`], [`upstream`] |
+//! | 4 | [`discovery`], [`health`], [`upstream`] |
 //! | 5 | [`snapshot`] |
 //! | 6 | [`proxy`], [`control`] |
-//! | 7 | [`admin`] |
+//! | 7 | [`admin`], [`simulate`] |
 //! | 8 | [`app`] |
 
 pub mod admin;
@@ -39,11 +39,13 @@ pub mod base;
 pub mod config;
 pub mod control;
 pub mod discovery;
+pub mod health;
 pub mod io;
 pub mod metrics;
 pub mod net;
 pub mod policy;
 pub mod proxy;
 pub mod route;
+pub mod simulate;
 pub mod snapshot;
 pub mod upstream;

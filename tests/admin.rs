@@ -44,7 +44,7 @@ impl Busy {
              {{ name: nobody, match: {{ path: /nobody }}, to: nobody }}\n      - {{ name: lost, match: {{ path: /lost }}, to: lost }}\n      \
              - {{ name: app, match: {{ path: \"/app/*\" }}, to: app, retry: {{ when: [gateway-error, reset], attempts: 4 }} }}\n  raw: {{ \
              bind: 127.0.0.1:0, protocol: tcp, routes: [{{ to: app }}] }}\nupstreams:\n  app: {{ endpoints: [\"{app}\"] }}\n  nobody: {{ \
-             endpoints: [\"{nobody}\"] }}\n  lost: {{ discover: \"dns://lost.test:80\" }}\n",
+             endpoints: [\"{nobody}\"], health: tcp }}\n  lost: {{ discover: \"dns://lost.test:80\", breaker: 50%, throttle: 2, adaptive: gradient }}\n",
             silent = refusing(),
             app = upstream.address,
             nobody = refusing(),

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use outrigger::config::{Loaded, Severity, load_str, render};
+use outrigger::config::{Loaded, Severity, load_str, render, scenario_from};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -40,9 +40,28 @@ fn assert_loads(path: &Path) {
 
 #[test]
 fn examples_load_with_their_defaults() {
-    let examples = files(&root().join("config"), &|name| name.ends_with(".yaml"));
+    let mut examples = files(&root().join("config"), &|name| name.ends_with(".yaml"));
+    examples.retain(|path| !is_scenario(path));
     assert!(examples.len() >= 10, "{examples:?}");
     examples.iter().for_each(|path| assert_loads(path));
+}
+
+/// The files of `outrigger simulate`; the policies that it compares are configurations.
+fn is_scenario(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| folder.ends_with("config/scenarios"))
+}
+
+#[test]
+fn scenarios_load() {
+    let mut scenarios = files(&root().join("config/scenarios"), &|name| name.ends_with(".yaml"));
+    scenarios.retain(|path| is_scenario(path));
+    assert!(scenarios.len() >= 7, "{scenarios:?}");
+    for path in scenarios {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let loaded = scenario_from(&path.display().to_string(), &text, &|_| None);
+        let findings = render(&loaded.diagnostics, &loaded.source, false);
+        assert!(loaded.diagnostics.is_empty(), "{findings}");
+    }
 }
 
 #[test]
@@ -125,6 +144,10 @@ fn yaml_on_the_pages_loads_as_a_file_or_as_a_part_of_one() {
             let name = format!("{}:{line}", page.display());
             // What is for Kubernetes or Compose is checked by their own tools.
             if block.contains("apiVersion:") || block.contains("services:") {
+                continue;
+            }
+            if scenario_from(&name, &block, &|_| None).scenario.is_some() {
+                checked += 1;
                 continue;
             }
             let tried: Vec<Loaded> =

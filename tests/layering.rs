@@ -27,6 +27,7 @@ const TABLE: &[(&str, u8, &str)] = &[
     ("tls", 2, "base metrics policy"),
     ("net", 3, "base io metrics tls"),
     ("discovery", 4, "base metrics net"),
+    ("health", 4, "base io metrics policy net"),
     ("upstream", 4, "base io metrics policy balance net"),
     ("snapshot", 5, "base metrics policy route tls upstream"),
     // The request path sees neither YAML types nor providers: it meets them compiled, in the snapshot.
@@ -34,14 +35,14 @@ const TABLE: &[(&str, u8, &str)] = &[
     (
         "control",
         6,
-        "base config metrics policy io balance route tls net discovery upstream snapshot",
+        "base config metrics policy io balance route tls net discovery health upstream snapshot",
     ),
-    ("admin", 7, "base config metrics balance route upstream snapshot control"),
-    ("simulate", 7, "base policy balance route snapshot control"),
+    ("admin", 7, "base config metrics balance route health upstream snapshot control"),
+    ("simulate", 7, "base config metrics policy balance upstream snapshot control"),
     (
         "app",
         8,
-        "base config metrics policy io balance route tls net discovery upstream snapshot proxy control admin simulate",
+        "base config metrics policy io balance route tls net discovery health upstream snapshot proxy control admin simulate",
     ),
 ];
 

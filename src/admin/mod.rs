@@ -4,6 +4,8 @@
 //! something, answers only peers on this machine, until `admin.token_file` is set: then whoever has the token.
 
 mod access;
+mod gate;
+mod health;
 mod show;
 
 use std::convert::Infallible;

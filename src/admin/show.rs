@@ -3,8 +3,11 @@
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::balance::endpoint::{Ejection, Endpoint, Health};
 use crate::base::units::format_duration;
 use crate::control::{Applied, Control, Managed};
+
+use super::gate;
 
 /// For `/` and for pages that do not exist.
 pub(super) const INDEX: &str = "\
@@ -77,7 +80,8 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
             let latency = endpoint.latency(now).as_secs_f64() * 1e3;
             json!({
                 "address": endpoint.address.to_string(),
-                "state": "ready",
+                "state": state(endpoint),
+                "health": super::health::endpoint(managed, endpoint.id, now),
                 "weight": member.weight,
                 "zone": endpoint.zone,
                 "labels": endpoint.labels,
@@ -89,13 +93,27 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut page = json!({
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
         "discovery": discovery(managed, &source, now),
         "limits": limits,
         "endpoints": endpoints,
-    })
+    });
+    for (key, value) in gate::fields(&upstream.gate.view(now)) {
+        page[key] = value;
+    }
+    page
+}
+
+/// The word for how an endpoint stands, as in `outrigger_upstream_endpoints`.
+fn state(endpoint: &Endpoint) -> &'static str {
+    match (endpoint.ejection(), endpoint.health()) {
+        (Ejection::Ejected | Ejection::Probing, _) => "ejected",
+        (_, Health::Unhealthy) => "unhealthy",
+        (_, Health::Unproven) => "unproven",
+        (_, Health::Unknown | Health::Healthy) => "ready",
+    }
 }
 
 fn discovery(managed: &Managed, source: &str, now: Instant) -> Value {

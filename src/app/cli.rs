@@ -27,6 +27,8 @@ pub(super) enum Command {
     Schema,
     /// Ask a running proxy's /ready; exit 0 or 1 (for HEALTHCHECK)
     Health(ConfigArgs),
+    /// Play a scenario of failures in virtual time with the policies of a configuration
+    Simulate(SimulateArgs),
     /// Three small services, one of them failing, behind a proxy: all in one process
     Demo(DemoArgs),
 }
@@ -63,6 +65,36 @@ pub(super) struct EffectiveArgs {
     /// Every value in force, defaults included, each with its origin
     #[arg(long, required = true)]
     pub(super) effective: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SimulateArgs {
+    /// What goes wrong, and when: see docs/SIMULATE.md and config/scenarios
+    #[arg(value_name = "SCENARIO")]
+    pub(super) scenario: PathBuf,
+    /// A configuration whose policies are used; several are compared. Without: the defaults
+    #[arg(short, long = "config", value_name = "FILE")]
+    pub(super) configs: Vec<PathBuf>,
+    /// The route whose policies are used. Without: the first that leads to an upstream
+    #[arg(long, value_name = "NAME")]
+    pub(super) route: Option<String>,
+    /// The same seed gives the same result
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) seed: u64,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    pub(super) format: ReportFormat,
+    /// Also draw the run over time
+    #[arg(long, value_name = "FILE")]
+    pub(super) svg: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReportFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod health;
 mod logging;
 mod output;
 mod run;
+mod simulate;
 mod threads;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ pub fn main() -> ExitCode {
         cli::Command::Config(args) => return check::config(&args),
         cli::Command::Schema => return check::schema(),
         cli::Command::Health(args) => health::health(&args.config),
+        cli::Command::Simulate(args) => return simulate::simulate(&args),
         cli::Command::Demo(args) => demo::demo(&args),
     };
     match result {

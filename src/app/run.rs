@@ -128,6 +128,7 @@ impl Proxy {
         );
         control.apply(Rc::clone(&config)).await?;
         control.started(loaded.source.text(), effective);
+        drop(tokio::task::spawn_local(control::tick::run(Rc::clone(&control))));
         let admin = start_admin(&config, &control, log).await?;
         tracing::info!(
             version = super::VERSION,

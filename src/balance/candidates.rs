@@ -33,7 +33,12 @@ impl Candidates<'_> {
             return FULL;
         }
         let state = endpoint.standing.load();
-        if state.health == Health::Unhealthy && !self.balancer.is_panicking() {
+        let refused = match state.health {
+            Health::Unknown | Health::Healthy => false,
+            Health::Unhealthy => !self.balancer.is_panicking(),
+            Health::Unproven => !self.balancer.uses_unproven(),
+        };
+        if refused {
             return 0;
         }
         let now = endpoint.standing.clock(self.now);

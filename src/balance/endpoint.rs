@@ -5,7 +5,8 @@
 //! One packed word ([`super::standing`]) says it; a pick reads it with one load, and nobody else decides.
 //!
 //! - *Health* is what active checks say: [`Endpoint::set_health`], [`Endpoint::health`]. `Unhealthy` is skipped, unless the
-//!   upstream is in panic. `Unknown`, the state of every endpoint without checks, counts as healthy.
+//!   upstream is in panic. `Unknown`, the state of every endpoint without checks, counts as healthy. `Unproven`, the state
+//!   before the first check has ended, is picked only while no other is available.
 //! - *Ejection* is what outlier detection says. An ejected endpoint is skipped, in panic too; when its time has passed, one
 //!   request (a first attempt, never a retry) is let through as its probe.
 //! - *Slow start* begins by itself where an endpoint joins others, returns from ejection, or becomes healthy again.
@@ -93,7 +94,7 @@ impl Endpoint {
         self.standing.load().ejection
     }
 
-    /// Neither unhealthy nor ejected.
+    /// Neither unhealthy nor unproven nor ejected.
     pub fn is_available(&self) -> bool {
         self.standing.load().is_available()
     }

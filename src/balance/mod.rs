@@ -55,6 +55,8 @@ pub struct Balancer {
     slow_start: Option<Duration>,
     /// The verdict of [`Balancer::review`].
     panicking: AtomicBool,
+    /// Also of [`Balancer::review`]: endpoints whose first check has not ended are used.
+    uses_unproven: AtomicBool,
 }
 
 /// Below this share of endpoints that are not unhealthy, the checks are believed less than the endpoints: Envoy's 50 %.
@@ -78,6 +80,7 @@ impl Balancer {
             panic_below: PANIC_BELOW,
             slow_start: None,
             panicking: AtomicBool::new(false),
+            uses_unproven: AtomicBool::new(true),
         }
     }
 
@@ -101,6 +104,11 @@ impl Balancer {
     /// True while so many endpoints are unhealthy that those are used as well.
     pub fn is_panicking(&self) -> bool {
         self.panicking.load(Ordering::Relaxed)
+    }
+
+    /// True while endpoints whose first check has not ended are used, for a lack of others.
+    pub fn uses_unproven(&self) -> bool {
+        self.uses_unproven.load(Ordering::Relaxed)
     }
 
     /// Chooses an endpoint, avoiding those in `tried` while there are others. `None` where none is available.
@@ -152,19 +160,24 @@ impl Balancer {
 
     /// Counts how the endpoints of `set` stand, ends slow starts that are over, and publishes whether there is panic.
     ///
-    /// Panic looks at health alone: ejected endpoints are neither missed nor brought back by it.
+    /// Panic looks at health alone: ejected endpoints are neither missed nor brought back by it. Endpoints whose first check
+    /// has not ended are used before unhealthy ones: where too few of the others work, or none is available.
     pub fn review(&self, set: &EndpointSet, now: Instant) -> Counts {
         let mut counts = Counts::default();
-        let mut unhealthy = 0_usize;
+        let (mut unhealthy, mut unproven, mut available) = (0_usize, 0_usize, false);
         for member in set.members() {
             let standing = &member.endpoint.standing;
             standing.settle_ramp(now, self.slow_start);
             let state = standing.load();
             unhealthy += usize::from(state.health == Health::Unhealthy);
+            unproven += usize::from(state.health == Health::Unproven);
+            available |= state.is_available();
             let count = if state.is_ejected() {
                 &mut counts.ejected
             } else if state.health == Health::Unhealthy {
                 &mut counts.unhealthy
+            } else if state.health == Health::Unproven {
+                &mut counts.unproven
             } else if state.ramping {
                 &mut counts.slow_start
             } else {
@@ -173,9 +186,14 @@ impl Balancer {
             *count += 1;
         }
         #[expect(clippy::cast_precision_loss, reason = "endpoints, far below 2^53")]
-        let working = (set.len() - unhealthy) as f64 / set.len().max(1) as f64;
-        counts.panic = unhealthy > 0 && working < self.panic_below;
+        let too_few = |working: usize, of: usize| {
+            unhealthy > 0 && working as f64 / (of.max(1) as f64) < self.panic_below
+        };
+        let proven = set.len() - unproven;
+        let uses_unproven = !available || too_few(proven - unhealthy, proven);
+        counts.panic = too_few(set.len() - unhealthy, set.len());
         self.panicking.store(counts.panic, Ordering::Relaxed);
+        self.uses_unproven.store(uses_unproven, Ordering::Relaxed);
         counts
     }
 }
@@ -187,6 +205,8 @@ pub struct Counts {
     pub ejected: usize,
     /// Checks fail.
     pub unhealthy: usize,
+    /// No check has ended yet.
+    pub unproven: usize,
     /// In traffic with a part of their weight.
     pub slow_start: usize,
     /// In traffic.

@@ -16,13 +16,15 @@ pub(super) const FULL: u32 = 1000;
 /// What active checks say of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Health {
-    /// Not checked, or not yet: it is picked as a healthy one is.
+    /// Not checked: it is picked as a healthy one is.
     #[default]
     Unknown,
     /// The checks pass.
     Healthy,
     /// The checks fail: picked in panic only.
     Unhealthy,
+    /// Checked, and no check has ended yet: picked only while no other is available.
+    Unproven,
 }
 
 /// What outlier detection says of an endpoint.
@@ -73,6 +75,7 @@ impl State {
             Health::Unknown => 0,
             Health::Healthy => 1,
             Health::Unhealthy => 2,
+            Health::Unproven => 3,
         };
         let ejection = match self.ejection {
             Ejection::In => 0,
@@ -94,6 +97,7 @@ impl State {
             health: match word & 3 {
                 1 => Health::Healthy,
                 2 => Health::Unhealthy,
+                3 => Health::Unproven,
                 _ => Health::Unknown,
             },
             ejection: match word >> 2 & 3 {
@@ -109,9 +113,9 @@ impl State {
         }
     }
 
-    /// Neither unhealthy nor ejected.
+    /// Neither unhealthy nor unproven nor ejected.
     pub(super) fn is_available(self) -> bool {
-        self.health != Health::Unhealthy && !self.is_ejected()
+        matches!(self.health, Health::Unknown | Health::Healthy) && !self.is_ejected()
     }
 
     /// Not picked for its failures.
@@ -257,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_state_survives_its_word() {
-        let healths = [Health::Unknown, Health::Healthy, Health::Unhealthy];
+        let healths = [Health::Unknown, Health::Healthy, Health::Unhealthy, Health::Unproven];
         let ejections = [Ejection::In, Ejection::Ejected, Ejection::Probing, Ejection::Shadow];
         for (health, ejection) in healths.into_iter().flat_map(|h| ejections.map(|e| (h, e))) {
             for (ramping, times, epoch, at) in
@@ -265,7 +269,8 @@ mod tests {
             {
                 let state = State { health, ejection, ramping, times, epoch, at };
                 assert_eq!(State::unpack(state.pack()), state);
-                let plain = health != Health::Unhealthy && ejection == Ejection::In && !ramping;
+                let good = matches!(health, Health::Unknown | Health::Healthy);
+                let plain = good && ejection == Ejection::In && !ramping;
                 assert_eq!(state.pack() & State::SPECIAL == 0, plain, "{state:?}");
             }
         }

@@ -408,3 +408,40 @@ fn slow_start_gives_a_joining_endpoint_its_part_of_the_traffic() {
     let balancer = Balancer::new(Policy::Random).slow_start(Some(window));
     assert_eq!(balancer.review(&more, start + window).slow_start, 0);
 }
+
+#[test]
+fn an_endpoint_whose_first_check_has_not_ended_is_picked_only_while_no_other_is_available() {
+    let (now, mut rng) = (Instant::now(), Rng::from_seed(17));
+    for policy in ALL {
+        let (set, balancer) = (set(&[1; 4], now), Balancer::new(policy));
+        let check = |index: usize, health| {
+            set.members()[index].endpoint.set_health(health, now);
+            let counts = balancer.review(&set, now);
+            (counts.unproven, counts.unhealthy, counts.panic)
+        };
+        let mut picked = || {
+            let mut seen = [false; 4];
+            for _ in 0..200 {
+                let none = Tried::new();
+                if let Some(picked) = balancer.pick(&set, &none, now, &mut rng) {
+                    seen[place(&set, &picked)] = true;
+                }
+            }
+            seen
+        };
+        for index in 0..4 {
+            check(index, Health::Unproven);
+        }
+        assert_eq!(picked(), [true; 4], "{policy:?}: nothing better is known");
+        assert_eq!(check(0, Health::Unhealthy), (3, 1, false));
+        assert_eq!(picked(), [false, true, true, true], "{policy:?}: before an unhealthy one");
+        assert_eq!(check(1, Health::Healthy), (2, 1, false));
+        assert_eq!(picked(), [false, true, false, false], "{policy:?}: one is known to work");
+        assert_eq!(check(2, Health::Unhealthy), (1, 2, false));
+        assert_eq!(picked(), [false, true, false, true], "{policy:?}: one of three is too few");
+        assert_eq!(check(3, Health::Unhealthy), (0, 3, true));
+        assert_eq!(picked(), [true; 4], "{policy:?}: panic");
+        assert_eq!(check(3, Health::Healthy), (0, 2, false));
+        assert_eq!(picked(), [false, true, false, true], "{policy:?}");
+    }
+}

@@ -71,6 +71,10 @@ reasons! {
     LimitReached = "limit_reached", "UO", Proxy, NotSent;
     /// The request waited as long as it may for a place at the upstream.
     QueueTimeout = "queue_timeout", "QT", Proxy, NotSent;
+    /// The upstream's breaker is open, or half-open with its places taken.
+    BreakerOpen = "breaker_open", "BO", Proxy, NotSent;
+    /// The upstream refuses much of what it is sent, and is spared a share of it.
+    Overload = "overload", "OM", Proxy, NotSent;
     /// More requests than the route's rate limit admits.
     RateLimited = "rate_limited", "RL", Proxy, NotSent;
     /// The route answers a share of its requests with an error on purpose.

@@ -1,5 +1,7 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
+mod gate;
+mod health;
 mod shaping;
 mod write;
 
@@ -210,6 +212,8 @@ fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
         w.leaf("balance", policy, below(node, "balance", ""));
         pool(w, upstream, below(node, "pool", ""));
         limits(w, upstream, below(node, "limits", ""));
+        gate::write(w, upstream, node);
+        health::health(w, upstream.health.as_ref(), below(node, "health", ""));
     });
 }
 
@@ -231,11 +235,16 @@ fn pool(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
 fn limits(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
     let limits = &upstream.limits;
     w.section("limits", |w| {
-        let mut leaf = |key: &str, value: String| w.leaf(key, value, below(node, key, ""));
-        leaf("connections", unlimited(limits.connections));
-        leaf("in_flight", unlimited(limits.in_flight));
-        leaf("pending", unlimited(limits.pending));
-        leaf("queue", format_duration(limits.queue));
+        let leaf = |w: &mut Writer<'_>, key: &str, value: String| {
+            w.leaf(key, value, below(node, key, ""));
+        };
+        leaf(w, "connections", unlimited(limits.connections));
+        match upstream.adaptive {
+            Some(_) => w.note("in_flight: found by `adaptive`"),
+            None => leaf(w, "in_flight", unlimited(limits.in_flight)),
+        }
+        leaf(w, "pending", unlimited(limits.pending));
+        leaf(w, "queue", format_duration(limits.queue));
         let node = below(node, "retry_budget", "");
         let budget = &limits.retry_budget;
         w.section("retry_budget", |w| {

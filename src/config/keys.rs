@@ -13,15 +13,17 @@ pub(super) struct Section {
 }
 
 macro_rules! sections {
-    ($($const:ident = $name:literal [$($key:literal)*] later [$($later:literal)*];)+) => {
+    ($(#[$doc:meta])* $all:ident: $($const:ident = $name:literal [$($key:literal)*] later [$($later:literal)*];)+) => {
         $(pub(super) const $const: Section =
             Section { name: $name, keys: &[$($key),*], later: &[$($later),*] };)+
-        /// Every kind of map whose keys are fixed.
-        pub(super) const ALL: &[&Section] = &[$(&$const),+];
+        $(#[$doc])*
+        pub(super) const $all: &[&Section] = &[$(&$const),+];
     };
 }
 
 sections! {
+    /// Every kind of map whose keys are fixed.
+    ALL:
     FILE = "the file" [
         "service" "zone" "compat" "admin" "runtime" "access_log" "metrics" "dns" "defaults" "listeners" "upstreams"
     ] later ["tracing" "identity" "tests"];
@@ -36,8 +38,8 @@ sections! {
         later ["proxy_protocol" "tls" "authorize" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault"]
         later ["hedge" "mirror" "hash"];
-    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits"]
-        later ["tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle" "health"]
+        later ["tls" "slow_start" "outliers"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
         later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -61,15 +63,33 @@ sections! {
     FAULT_ABORT = "`abort`" ["share" "status"] later [];
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits"
-    ] later ["subset" "tls" "slow_start" "breaker" "adaptive" "throttle" "outliers" "health"];
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle" "health"
+    ] later ["subset" "tls" "slow_start" "outliers"];
     ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy"] later ["zone_aware" "panic"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [
         "connections" "in_flight" "pending" "queue" "retry_budget"
     ] later [];
+    BREAKER = "`breaker`" ["errors" "slow" "window" "min_requests" "open_for" "probes"] later [];
+    SLOW = "`slow`" ["share" "over"] later [];
+    THROTTLE = "`throttle`" ["k"] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
+    HEALTH = "`health`" ["http" "tcp" "grpc" "status" "host" "interval" "timeout" "rise" "fall"] later [];
+}
+
+sections! {
+    /// The same for the scenarios of `outrigger simulate`.
+    SCENARIOS:
+    SCENARIO = "a scenario" ["about" "duration" "grace" "clients" "servers" "hops" "headers" "events"] later [];
+    SCENARIO_CLIENTS = "`clients`" ["sidecars" "workers" "rate"] later [];
+    SCENARIO_SERVERS = "`servers`" ["endpoints" "service_time" "slots" "queue" "rtt"] later [];
+    SCENARIO_TIME = "`service_time`" ["median" "p99"] later [];
+    SCENARIO_EVENT = "an event" ["at" "for" "hop" "endpoints" "fault" "restart" "load"] later [];
+    SCENARIO_FAULT = "`fault`" ["reset" "errors" "slow" "capacity" "flap"] later [];
+    SCENARIO_ERRORS = "`errors`" ["share" "status"] later [];
+    SCENARIO_FLAP = "`flap`" ["every" "down"] later [];
+    SCENARIO_RESTART = "`restart`" ["every" "down" "cold" "slow"] later [];
 }
 
 /// What other proxies, and people, call our keys. The first whose key the map has is meant.
@@ -133,4 +153,30 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("max_requests", "in_flight"),
     ("max_pending_requests", "pending"),
     ("queue_timeout", "queue"),
+    ("circuit_breaker", "breaker"),
+    ("circuit_breakers", "breaker"),
+    ("circuitbreaker", "breaker"),
+    ("error_rate", "errors"),
+    ("failure_rate", "errors"),
+    ("failure_rate_threshold", "errors"),
+    ("minimum_number_of_calls", "min_requests"),
+    ("request_volume", "min_requests"),
+    ("wait_duration_in_open_state", "open_for"),
+    ("fallback_duration", "open_for"),
+    ("adaptive_concurrency", "adaptive"),
+    ("admission_control", "throttle"),
+    ("health_check", "health"),
+    ("health_checks", "health"),
+    ("healthcheck", "health"),
+    ("livenessProbe", "health"),
+    ("readinessProbe", "health"),
+    ("httpGet", "http"),
+    ("path", "http"),
+    ("tcpSocket", "tcp"),
+    ("expected_statuses", "status"),
+    ("periodSeconds", "interval"),
+    ("healthy_threshold", "rise"),
+    ("successThreshold", "rise"),
+    ("unhealthy_threshold", "fall"),
+    ("failureThreshold", "fall"),
 ];

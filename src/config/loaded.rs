@@ -43,10 +43,15 @@ impl Loaded {
 /// Loads a file; `${VAR}` reads the process's environment. A file that cannot be read is a finding as well.
 pub fn load_file(path: &Path) -> Loaded {
     let name = path.display().to_string();
-    let broken = |code, message: String| {
-        let source = Source::new(name.clone(), "");
-        Loaded::broken(source, Diagnostic::error(code, Span::default(), message))
-    };
+    match text_of(path) {
+        Ok(text) => load_str(&name, &text, &|name| std::env::var(name).ok()),
+        Err(diagnostic) => Loaded::broken(Source::new(name, ""), *diagnostic),
+    }
+}
+
+/// The text of a file, or why there is none.
+pub(super) fn text_of(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let broken = |code, message| Err(Box::new(Diagnostic::error(code, Span::default(), message)));
     let mut bytes = Vec::new();
     // One byte more than allowed shows that there is more.
     let limit = load::MAX_BYTES as u64 + 1;
@@ -57,14 +62,11 @@ pub fn load_file(path: &Path) -> Loaded {
     if bytes.len() > load::MAX_BYTES {
         return broken("too-large", "the file has more than 4MiB".to_owned());
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => load_str(&name, &text, &|name| std::env::var(name).ok()),
-        Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            broken("unreadable-file", format!("the file is no UTF-8 text: see line {line}"))
-        }
-    }
+    String::from_utf8(bytes).or_else(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        broken("unreadable-file", format!("the file is no UTF-8 text: see line {line}"))
+    })
 }
 
 /// Loads a text as the file `name`; `env` gives the values of `${VAR}`.

@@ -8,6 +8,7 @@ mod defaults;
 mod diagnostic;
 mod effective;
 mod expand;
+mod gate;
 mod keys;
 mod listener;
 mod load;
@@ -16,6 +17,7 @@ mod node;
 mod read;
 mod render;
 mod route;
+mod scenario;
 mod schema;
 mod shaping;
 mod source;
@@ -34,6 +36,7 @@ use crate::base::units::Ratio;
 pub use diagnostic::{Diagnostic, Severity};
 pub use effective::Effective;
 pub use expand::Environment;
+pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};
 pub use listener::{Direction, Listener, ListenerLimits, ListenerProtocol};
 pub use loaded::{Loaded, load_file, load_str};
 use read::GRPC;
@@ -42,11 +45,16 @@ pub use route::{
     Action, BackoffRange, GrpcMatch, HeaderEdits, HostPattern, PathPattern, Redirect, Respond,
     Retry, RetryMethods, RetryWhen, Rewrite, Route, RouteMatch, ValueMatch,
 };
+pub use scenario::{
+    Clients, Effect, Event, LoadedScenario, Scenario, Servers, ServiceTime, load_scenario,
+    scenario_from,
+};
 pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
-    Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
+    Balance, Budget, Discover, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream,
+    UpstreamLimits, UpstreamProtocol,
 };
 
 /// A whole configuration file, valid.

@@ -2,11 +2,14 @@
 //! default, so that one run shows them all; a configuration is only handed out where there was none.
 
 mod action;
+mod gate;
 mod headers;
+mod health;
 mod listener;
 mod matches;
 mod retry;
 mod scalar;
+mod scenario;
 mod shaping;
 mod top;
 mod upstream;
@@ -20,6 +23,7 @@ use super::node::{Entry, Node, Path, Step, Value};
 use super::source::Span;
 
 pub(super) use retry::GRPC;
+pub(super) use scenario::scenario;
 pub(super) use top::config;
 
 /// What reading collects, and what every reader may need to know.
@@ -256,8 +260,11 @@ impl<'a> Fields<'a> {
         }
         // Most slips go to the wrong one of the large maps.
         let large = [&keys::ROUTE, &keys::UPSTREAM, &keys::LISTENER, &keys::MATCH, &keys::RETRY];
-        let mut all = large.iter().chain(keys::ALL);
-        let elsewhere = all.find(|other| other.keys.contains(&key));
+        let elsewhere = if keys::SCENARIOS.iter().any(|other| other.name == section.name) {
+            keys::SCENARIOS.iter().find(|other| other.keys.contains(&key))
+        } else {
+            large.iter().chain(keys::ALL).find(|other| other.keys.contains(&key))
+        };
         let known = format!("the keys of {} are {}", section.name, section.keys.join(", "));
         match elsewhere {
             Some(other) => error.label(format!("it is a key of {}", other.name)).help(known),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::base::endpoint::EndpointSpec;
 use crate::base::units::{Rate, Ratio};
 
+use super::gate::{Adaptive, Breaker, Throttle};
+
 /// A named group of interchangeable endpoints and its policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -22,6 +24,14 @@ pub struct Upstream {
     pub pool: PoolSettings,
     /// Circuit breaking by resource.
     pub limits: UpstreamLimits,
+    /// Circuit breaking by state.
+    pub breaker: Option<Breaker>,
+    /// An adaptive limit in place of `limits.in_flight`.
+    pub adaptive: Option<Adaptive>,
+    /// Client-side throttling.
+    pub throttle: Option<Throttle>,
+    /// Active health checks; `None` (not written, or `never`): none.
+    pub health: Option<HealthCheck>,
 }
 
 /// Where endpoints come from.
@@ -108,4 +118,40 @@ pub struct Budget {
     pub floor: Rate,
     /// Requests are counted over this window. Default 10 s.
     pub window: Duration,
+}
+
+/// `health:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Exactly one of `http`, `tcp` and `grpc`.
+    pub probe: HealthProbe,
+    /// Sent as `Host` or `:authority`. Not written: the name that discovery looks up, else the endpoint's address.
+    pub host: Option<String>,
+    /// From the start of a check to the start of the next, 10 ms to 1 h. Default 5 s.
+    pub interval: Duration,
+    /// Until the answer, 1 ms to 1 min. Default 1 s.
+    pub timeout: Duration,
+    /// Passes in a row until an unhealthy endpoint is healthy, 1..=100. Default 2.
+    pub rise: u32,
+    /// Failures in a row until a healthy endpoint is unhealthy, 1..=100. Default 3.
+    pub fall: u32,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthProbe {
+    /// `http: /path`: GET, over the protocol of the upstream.
+    Http {
+        /// In origin form; may have a query.
+        path: String,
+        /// `status`: ranges with both ends, in order, within 200..=599. Default 200..299.
+        status: Vec<(u16, u16)>,
+    },
+    /// `tcp: true`: a connection stands.
+    Tcp,
+    /// `grpc: service`: `grpc.health.v1.Health/Check`.
+    Grpc {
+        /// Empty: the whole server.
+        service: String,
+    },
 }

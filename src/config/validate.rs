@@ -1,5 +1,7 @@
 //! What can take force but is probably not meant: warnings, each with its place and its arithmetic.
 
+mod gate;
+mod health;
 mod shadow;
 mod shaping;
 
@@ -275,6 +277,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
             let unused = Diagnostic::warning("unused-upstream", entry.key_span, message);
             out.push(unused.at(path).label("remove it, or name it in a route's `to`"));
         }
+        gate::warnings(config, upstream, &entry.node, &path, out);
         let idle = entry.node.get("pool").and_then(|node| node.get("idle"));
         if let (PoolIdle::After(time), Some(node)) = (upstream.pool.idle, idle)
             && time >= SHORTEST_KEEP_ALIVE
@@ -291,6 +294,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
                     .label("`auto` learns the peer's time and stays below it"),
             );
         }
+        health::slow(upstream, &entry.node, &path, out);
         if let (Some(connect), Some(node)) =
             (upstream.connect_timeout, entry.node.get("connect_timeout"))
         {

@@ -2,12 +2,17 @@
 //!
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
+mod gate;
+mod health;
 mod route;
 mod shaping;
 mod upstream;
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use crate::base::rng::Rng;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::retry::SuppressedReason;
@@ -16,6 +21,8 @@ use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 use super::ApplyError;
 use super::resolve::Plan;
 
+pub(super) use gate::features;
+pub(super) use health::health;
 pub(super) use upstream::upstream;
 
 /// The route label of requests that no route took.
@@ -46,6 +53,30 @@ pub(super) fn snapshot(
         listeners,
         upstreams: upstreams.upstreams().cloned().collect(),
     })
+}
+
+/// What a worker would run on with `config`, its upstreams without endpoints: nothing is bound, nothing is looked up.
+///
+/// For whoever drives the policies by other means than sockets.
+///
+/// # Errors
+/// A part that `check` should have refused.
+pub fn compiled(
+    config: &config::Config,
+    metrics: &Metrics,
+    rng: &mut Rng,
+    now: Instant,
+) -> Result<Snapshot, ApplyError> {
+    let before = Snapshot {
+        generation: 0,
+        service: config.service.as_str().into(),
+        compat_envoy: false,
+        log: LogFilter::All,
+        listeners: Vec::new(),
+        upstreams: Vec::new(),
+    };
+    let upstreams = Plan::without_discovery(config, metrics, rng, now);
+    snapshot(config, &upstreams, metrics, &before)
 }
 
 fn compile_listener(

@@ -4,11 +4,13 @@
 //! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
 //! upstreams. All of it runs on the control thread, apart from the workers.
 
+mod checks;
 mod compile;
 mod listen;
 mod resolve;
 mod series;
 mod socket_file;
+pub mod tick;
 pub mod watch;
 
 use std::cell::{Cell, RefCell};
@@ -25,6 +27,8 @@ use crate::config::{Config, Loaded, Severity};
 use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
+pub use checks::UpstreamHealth;
+pub use compile::compiled;
 pub use listen::{Bound, Listeners};
 pub use resolve::{Managed, Upstreams};
 pub use socket_file::SocketFile;
@@ -102,7 +106,8 @@ pub struct Control {
     drain_requested: tokio::sync::Notify,
 }
 
-/// How long readiness waits for discovery: an upstream that cannot be looked up must not keep all others from traffic.
+/// How long readiness waits for discovery and first health checks: an upstream that cannot be looked up must not keep
+/// all others from traffic.
 const WARM_UP: Duration = Duration::from_secs(10);
 
 impl Control {
@@ -280,6 +285,9 @@ impl Control {
     }
 
     /// Why new traffic should not come here yet, or any more; `None`: it may.
+    ///
+    /// Waits for verdicts, not for good ones: whether this proxy can serve does not depend on how its upstreams are. One that
+    /// took itself out of traffic for them would turn the fault of one upstream into that of every caller.
     pub fn not_ready(&self) -> Option<String> {
         if self.draining.get() {
             return Some("draining".to_owned());
@@ -288,8 +296,12 @@ impl Control {
             return None;
         }
         let upstreams = self.upstreams.borrow();
-        let waiting = upstreams.unresolved();
-        (!waiting.is_empty()).then(|| format!("waiting for endpoints of {}", waiting.join(", ")))
+        let why = [
+            ("endpoints of", upstreams.unresolved()),
+            ("the first health checks of", upstreams.undecided()),
+        ];
+        let why = why.iter().find(|(_, waiting)| !waiting.is_empty());
+        why.map(|(what, waiting)| format!("waiting for {what} {}", waiting.join(", ")))
     }
 
     /// Asks for a drain, as SIGTERM does.

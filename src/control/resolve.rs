@@ -8,20 +8,24 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::balance::endpoint::Health;
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
 use crate::config::{self, Discover};
 use crate::discovery::dns::{Dns, Resolver, TtlRange};
 use crate::discovery::{self, ErrorKind, Provider, ProviderStatus, Subscription};
+use crate::health::Checks;
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
 
+use super::checks::UpstreamHealth;
 use super::{Applied, ApplyError, compile};
 
 /// The upstreams in force, by name.
 #[derive(Debug)]
 pub struct Upstreams {
     metrics: Metrics,
+    checks: Rc<Checks>,
     managed: BTreeMap<String, Rc<Managed>>,
     /// One for the process, made with the first name that has to be looked up.
     resolver: Option<Arc<Resolver>>,
@@ -36,6 +40,8 @@ pub struct Managed {
     pub upstream: Arc<Upstream>,
     /// Where discovery stands; `None` for written endpoints.
     pub status: Option<Arc<ProviderStatus>>,
+    /// What its endpoints are checked for; `None`: they are not.
+    pub health: Option<Rc<UpstreamHealth>>,
     follow: Option<AbortHandle>,
     reported: RefCell<Reported>,
 }
@@ -67,13 +73,28 @@ pub(super) struct Plan {
 enum Planned {
     /// Unchanged.
     Keep(Rc<Managed>),
-    /// The same upstream with other endpoints.
+    /// The same upstream with other endpoints, or other checks of them.
     Rediscover { from: Rc<Managed>, config: config::Upstream, dns: Option<Dns> },
-    /// New, or changed in more than its endpoints.
+    /// New, or changed in more than that.
     Make { upstream: Arc<Upstream>, config: config::Upstream, dns: Option<Dns> },
 }
 
 impl Plan {
+    /// Every upstream of `config` anew; whoever asks gives them their endpoints.
+    pub(super) fn without_discovery(
+        config: &config::Config,
+        metrics: &Metrics,
+        rng: &mut Rng,
+        now: Instant,
+    ) -> Self {
+        let order = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let planned = config.upstreams.iter().map(|wanted| {
+            let upstream = Arc::new(compile::upstream(wanted, metrics, rng, now));
+            (wanted.name.clone(), Planned::Make { upstream, config: wanted.clone(), dns: None })
+        });
+        Self { planned: planned.collect(), order, resolver: None }
+    }
+
     /// The upstream of that name, as it will be.
     pub(super) fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.planned.get(name).map(Planned::upstream)
@@ -97,13 +118,15 @@ impl Planned {
 impl Upstreams {
     /// None yet.
     pub(super) fn new(metrics: Metrics) -> Self {
-        Self { metrics, managed: BTreeMap::new(), resolver: None }
+        let checks = Rc::new(Checks::new(Rng::from_entropy()));
+        Self { metrics, checks, managed: BTreeMap::new(), resolver: None }
     }
 
     /// Compares the configuration with what is in force.
     pub(super) fn plan(&self, config: &config::Config) -> Result<Plan, ApplyError> {
         let mut resolver = self.resolver.clone();
         let mut planned = BTreeMap::new();
+        let (mut rng, now) = (Rng::from_entropy(), Instant::now());
         for wanted in &config.upstreams {
             let plan = match self.managed.get(&wanted.name) {
                 Some(managed) if managed.config == *wanted => Planned::Keep(Rc::clone(managed)),
@@ -113,7 +136,7 @@ impl Upstreams {
                     dns: dns_of(wanted, &config.dns, &mut resolver)?,
                 },
                 _ => Planned::Make {
-                    upstream: Arc::new(compile::upstream(wanted, &self.metrics)),
+                    upstream: Arc::new(compile::upstream(wanted, &self.metrics, &mut rng, now)),
                     config: wanted.clone(),
                     dns: dns_of(wanted, &config.dns, &mut resolver)?,
                 },
@@ -138,10 +161,12 @@ impl Upstreams {
                 }
                 Planned::Make { upstream, config, dns } => {
                     applied.upstreams_changed.push(name.clone());
+                    // Before the old one goes: checks that both want go on.
+                    let made = Rc::new(self.start(config, upstream, dns));
                     if let Some(old) = old {
                         old.upstream.retire();
                     }
-                    Rc::new(self.start(config, upstream, dns))
+                    made
                 }
             };
             self.managed.insert(name, managed);
@@ -159,16 +184,38 @@ impl Upstreams {
         dns: Option<Dns>,
     ) -> Managed {
         let reported = RefCell::default();
+        let health = self.start_checks(&config, &upstream);
         if let Discover::Endpoints(specs) = &config.discover {
-            publish(&upstream, specs);
+            publish(&upstream, specs, health.as_deref());
         }
         let Some(dns) = dns else {
-            return Managed { config, upstream, status: None, follow: None, reported };
+            return Managed { config, upstream, status: None, health, follow: None, reported };
         };
         let subscription = discovery::spawn(Provider::Dns(dns), Rng::from_entropy());
         let status = Some(Arc::clone(&subscription.status));
-        let follow = tokio::task::spawn_local(follow(subscription, Arc::clone(&upstream)));
-        Managed { config, upstream, status, follow: Some(follow.abort_handle()), reported }
+        let follow = follow(subscription, Arc::clone(&upstream), health.clone());
+        let follow = Some(tokio::task::spawn_local(follow).abort_handle());
+        Managed { config, upstream, status, health, follow, reported }
+    }
+
+    /// Checks the endpoints that the upstream has already, or forgets what earlier checks said of them.
+    fn start_checks(
+        &self,
+        config: &config::Upstream,
+        upstream: &Arc<Upstream>,
+    ) -> Option<Rc<UpstreamHealth>> {
+        let set = upstream.endpoints();
+        let Some(check) = compile::health(config) else {
+            let now = Instant::now();
+            for member in set.members() {
+                member.endpoint.set_health(Health::Unknown, now);
+            }
+            return None;
+        };
+        let metrics = self.metrics.health.upstream(&config.name);
+        let health = UpstreamHealth::new(&self.checks, check, metrics);
+        health.follow(upstream, &set);
+        Some(Rc::new(health))
     }
 
     /// All of them, by name.
@@ -183,6 +230,16 @@ impl Upstreams {
             .filter(|(_, managed)| !managed.upstream.is_resolved())
             .map(|(name, _)| name.as_str())
             .collect()
+    }
+
+    /// Names of those whose endpoints are known and have not all been checked once.
+    pub(super) fn undecided(&self) -> Vec<&str> {
+        let waits = |managed: &Managed| {
+            managed.upstream.is_resolved()
+                && managed.health.as_ref().is_some_and(|health| health.is_undecided())
+        };
+        let waiting = self.managed.iter().filter(|(_, managed)| waits(managed));
+        waiting.map(|(name, _)| name.as_str()).collect()
     }
 
     /// Brings the discovery metrics up to date; called before each scrape.
@@ -218,10 +275,11 @@ pub(super) fn error_words() -> Vec<&'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.word()).collect()
 }
 
-/// True where only the source of endpoints differs: connections, budgets and counts stay.
+/// True where only the source of endpoints, or what they are checked for, differs: connections, budgets and counts stay.
 fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
     let without_source = |upstream: &config::Upstream| config::Upstream {
         discover: Discover::Endpoints(Vec::new()),
+        health: None,
         ..upstream.clone()
     };
     without_source(a) == without_source(b)
@@ -248,18 +306,29 @@ fn dns_of(
     Dns::new(host, *port, ttl, resolver).map(Some).map_err(failed)
 }
 
-fn publish(upstream: &Upstream, specs: &[crate::base::endpoint::EndpointSpec]) {
+fn publish(
+    upstream: &Arc<Upstream>,
+    specs: &[crate::base::endpoint::EndpointSpec],
+    health: Option<&UpstreamHealth>,
+) {
     let now = Instant::now();
     let set = EndpointSet::build(specs, Some(&upstream.endpoints()), now);
+    if let Some(health) = health {
+        health.follow(upstream, &set);
+    }
     upstream.publish(set, now);
 }
 
 /// Publishes what discovery finds, until it is dropped.
-async fn follow(mut subscription: Subscription, upstream: Arc<Upstream>) {
+async fn follow(
+    mut subscription: Subscription,
+    upstream: Arc<Upstream>,
+    health: Option<Rc<UpstreamHealth>>,
+) {
     loop {
         let found = subscription.updates.borrow_and_update().clone();
         if found.answered {
-            publish(&upstream, &found.endpoints);
+            publish(&upstream, &found.endpoints, health.as_deref());
             tracing::info!(
                 upstream = %upstream.name, source = %found.source, endpoints = found.endpoints.len(),
                 "endpoints changed"

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Route, Shaping};
 use crate::metrics::Metrics;
+use crate::upstream::{breaker_words, rejection_words};
 
 use super::{compile, resolve};
 
@@ -25,10 +26,23 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
         }
     }
     forget_shaping(metrics, gone, kept);
-    let is_kept = |name: &str| kept.upstreams.iter().any(|upstream| upstream.name == name);
-    for old in gone.upstreams.iter().filter(|old| !is_kept(&old.name)) {
-        let suppressed = compile::suppressed_words();
-        metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
+    let is_checked = |name: &str| {
+        kept.upstreams.iter().any(|upstream| upstream.name == name && upstream.health.is_some())
+    };
+    for old in gone.upstreams.iter().filter(|old| !is_checked(&old.name)) {
+        metrics.health.forget(&old.name);
+    }
+    let suppressed = compile::suppressed_words();
+    for old in &gone.upstreams {
+        match kept.upstreams.iter().find(|new| new.name == old.name) {
+            Some(new) => {
+                metrics.gate.forget_unless(&old.name, compile::features(new), &breaker_words());
+            }
+            None => {
+                metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
+                metrics.gate.forget(&old.name, &breaker_words(), &rejection_words());
+            }
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! string. The crate's own types stay inside this module as far as they can.
 
 pub mod downstream;
+pub mod gate;
+pub mod health;
 pub mod names;
 pub mod process;
 pub mod route;
@@ -13,11 +15,13 @@ pub mod upstream;
 use std::time::Duration;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
+pub use gate::{GateFamilies, GateFeatures, GateMetrics};
+pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};
 pub use process::ProcessMetrics;
 pub use route::{FaultMetrics, RateLimitMetrics, RouteFamilies};
 pub use summary::Summary;
@@ -33,6 +37,10 @@ pub struct Metrics {
     pub route: RouteFamilies,
     /// Upstreams and discovery.
     pub upstream: UpstreamFamilies,
+    /// Breakers, adaptive limits, throttles.
+    pub gate: GateFamilies,
+    /// Active health checks.
+    pub health: HealthFamilies,
     /// The proxy itself.
     pub process: ProcessMetrics,
 }
@@ -51,7 +59,9 @@ impl Metrics {
             downstream: DownstreamFamilies::register(&register)?,
             route: RouteFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register, &dropped)?,
+            gate: GateFamilies::register(&register)?,
             process: ProcessMetrics::register(&register, &dropped)?,
+            health: HealthFamilies::register(&register)?,
             registry: registry.clone(),
         };
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
@@ -104,6 +114,17 @@ impl Register<'_> {
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
         let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    /// Gauges of shares, `0.0..=1.0`.
+    fn fractions(
+        &self,
+        (name, help): Definition,
+        labels: &[&str],
+    ) -> Result<GaugeVec, prometheus::Error> {
+        let family = GaugeVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(family.clone()))?;
         Ok(family)
     }

@@ -33,7 +33,13 @@ metrics! {
     UPSTREAM_ENDPOINTS = "outrigger_upstream_endpoints", "Endpoints, by upstream and state.";
     UPSTREAM_PANIC = "outrigger_upstream_panic", "1 while so many endpoints are unhealthy that those are used as well, by upstream.";
     UPSTREAM_CONNECTIONS = "outrigger_upstream_connections", "Open connections, by upstream.";
+    UPSTREAM_REJECTED = "outrigger_upstream_rejected_total", "Attempts refused without asking the upstream, by upstream and reason.";
+    UPSTREAM_BREAKER_STATE = "outrigger_upstream_breaker_state", "1 for the state that the breaker is in, by upstream and state; only where there is one.";
+    UPSTREAM_BREAKER_TRANSITIONS = "outrigger_upstream_breaker_transitions_total", "Changes of the breaker into a state, by upstream and state.";
+    UPSTREAM_CONCURRENCY_LIMIT = "outrigger_upstream_concurrency_limit", "The adaptive limit of attempts in flight, by upstream; only where it is on.";
+    UPSTREAM_THROTTLE = "outrigger_upstream_throttle_probability", "The share of requests that the throttle refuses, by upstream; only where it is on.";
     UPSTREAM_CONNECTS = "outrigger_upstream_connects_total", "Connections opened, by upstream and outcome.";
+    UPSTREAM_HEALTH_CHECKS = "outrigger_upstream_health_checks_total", "Active health checks that ended, by upstream and outcome.";
     UPSTREAM_REUSE_RESTS = "outrigger_upstream_reuse_rests_total", "Times that a worker stopped reusing connections to an endpoint for a while, as they were closed under requests, by upstream.";
 
     DISCOVERY_STALENESS = "outrigger_discovery_staleness_seconds", "Age of the last good answer beyond its validity; 0 while it is fresh.";

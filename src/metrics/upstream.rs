@@ -178,15 +178,15 @@ impl UpstreamFamilies {
 }
 
 /// The states of endpoints; each endpoint is in one of them.
-const STATES: [&str; 4] = ["ready", "unhealthy", "ejected", "slow_start"];
+const STATES: [&str; 5] = ["ready", "unhealthy", "ejected", "slow_start", "unproven"];
 
 /// How many endpoints are in each state.
 #[derive(Debug)]
-pub struct StandingGauges([IntGauge; 4]);
+pub struct StandingGauges([IntGauge; STATES.len()]);
 
 impl StandingGauges {
-    /// Ready, unhealthy, ejected, and in slow start.
-    pub fn set(&self, counts: &[usize; 4]) {
+    /// Ready, unhealthy, ejected, in slow start, and unproven.
+    pub fn set(&self, counts: &[usize; STATES.len()]) {
         for (gauge, count) in self.0.iter().zip(counts) {
             gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
         }

@@ -64,6 +64,12 @@ pub fn is_overload(status: StatusCode, grpc_status: Option<u8>) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || grpc_status == Some(8)
 }
 
+/// True where a response says "too much" or "not now": as [`is_overload`], or 503, or gRPC UNAVAILABLE.
+pub fn is_refusal(status: StatusCode, grpc_status: Option<u8>) -> bool {
+    let not_now = status == StatusCode::SERVICE_UNAVAILABLE || grpc_status == Some(14);
+    not_now || is_overload(status, grpc_status)
+}
+
 /// True where the `content-type` of `headers` is gRPC's, see [`is_grpc_type`].
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(is_grpc_type)
@@ -111,6 +117,8 @@ pub const fn http_status(reason: Reason) -> u16 {
         | Reason::LimitReached
         | Reason::QueueTimeout
         | Reason::FaultAbort
+        | Reason::BreakerOpen
+        | Reason::Overload
         | Reason::UpstreamRefused
         | Reason::DnsFailed => 503,
         Reason::Timeout | Reason::PerTryTimeout | Reason::DeadlineExpired | Reason::StreamIdle => {
@@ -132,7 +140,11 @@ pub const fn grpc_code(reason: Reason) -> u8 {
         | Reason::DeadlineExpired
         | Reason::StreamIdle
         | Reason::RequestTimeout => 4,
-        Reason::LimitReached | Reason::QueueTimeout | Reason::RateLimited | Reason::TooLarge => 8,
+        Reason::LimitReached
+        | Reason::QueueTimeout
+        | Reason::Overload
+        | Reason::RateLimited
+        | Reason::TooLarge => 8,
         Reason::NoRoute | Reason::MethodRefused => 12,
         Reason::BadHeader | Reason::DownstreamProtocol | Reason::Loop => 13,
         Reason::DirectResponse => 2,
@@ -173,6 +185,8 @@ mod tests {
             (Reason::ConnectFailed, 503, 14),
             (Reason::LimitReached, 503, 8),
             (Reason::QueueTimeout, 503, 8),
+            (Reason::Overload, 503, 8),
+            (Reason::BreakerOpen, 503, 14),
             (Reason::RateLimited, 429, 8),
             (Reason::UpstreamRefused, 503, 14),
             (Reason::UpstreamClosed, 502, 2),
@@ -217,6 +231,8 @@ mod tests {
         for (reason, outcome) in [
             (Reason::LimitReached, Outcome::LocalFailure),
             (Reason::QueueTimeout, Outcome::LocalFailure),
+            (Reason::BreakerOpen, Outcome::LocalFailure),
+            (Reason::Overload, Outcome::LocalFailure),
             (Reason::NoHealthyEndpoint, Outcome::LocalFailure),
             (Reason::Draining, Outcome::LocalFailure),
             (Reason::ClientGone, Outcome::Cancelled),

@@ -61,6 +61,16 @@ impl Limits {
         }
     }
 
+    /// Changes the maximum of requests in flight alone: an adaptive limit.
+    pub fn set_in_flight(&self, max: u32) {
+        self.count(Resource::InFlight).max.store(max, Ordering::Relaxed);
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.current(Resource::InFlight)
+    }
+
     /// A place for a connection, or `None` where there is none left.
     pub fn try_connection(self: &Arc<Self>) -> Option<Permit> {
         self.try_acquire(Resource::Connections)

@@ -5,9 +5,12 @@
 //! `&mut self`; what workers share is atomic and says which ordering it needs.
 
 pub mod backoff;
+pub mod breaker;
 pub mod classify;
 pub mod deadline;
 pub mod fault;
+pub mod gradient;
+pub mod health;
 pub mod limits;
 pub mod pushback;
 pub mod rate_limit;
@@ -16,3 +19,5 @@ pub mod retry_budget;
 pub mod retry_depth;
 pub mod retry_floor;
 pub mod reuse;
+pub mod throttle;
+pub mod window;

@@ -17,7 +17,7 @@ use crate::net::{RequestHead, SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
-use crate::upstream::{Connection, LocalUpstream, MayReuse, Slot};
+use crate::upstream::{Connection, Ended, LocalUpstream, MayReuse, Slot};
 
 use super::exchange::Exchange;
 use super::response::Flow;
@@ -98,7 +98,7 @@ impl Plan<'_> {
     /// response goes into the `exchange`.
     pub(super) async fn attempt(
         &self,
-        slot: Slot,
+        mut slot: Slot,
         picked: &mut Picked,
         so_far: &SoFar,
         exchange: &mut Exchange,
@@ -127,23 +127,26 @@ impl Plan<'_> {
             }
         };
         let now = Instant::now();
+        let took = now.saturating_duration_since(start);
         let metrics = &self.local.upstream.metrics;
         let guard = ongoing.end();
         match answered
             .unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)))
         {
             Ok(response) => {
-                metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
+                metrics.duration.observe(took.as_secs_f64());
                 let status =
                     exchange.fields.grpc.then(|| grpc_status(response.headers())).flatten();
                 exchange.grpc_status = status;
                 exchange.head_at = Some(now);
                 self.settle(guard.as_ref(), response.status(), status, now);
+                slot.settle(&Ended::of_response(response.status(), status, took));
                 exchange.flow = Some(Flow::new(timer, guard, progress.connection, slot));
                 Ok(response)
             }
             Err(failed) => {
                 metrics.attempt(outcome_word(failed.error.reason));
+                slot.settle(&Ended::of_reason(failed.error.reason, took));
                 if let Some(guard) = guard {
                     guard.settle(Outcome::of_reason(failed.error.reason), now);
                 }

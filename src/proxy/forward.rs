@@ -214,10 +214,10 @@ async fn place(
         return Err(ProxyError::new(reason, text));
     }
     // A place first: what waits in our own queue is no concern of the endpoint's.
-    let slot = match plan.local.try_enter() {
+    let slot = match plan.local.try_enter(&plan.worker.rng)? {
         Some(slot) => slot,
         None => {
-            let waiting = plan.local.enter(&plan.worker.tick, plan.deadline.overall);
+            let waiting = plan.local.wait_to_enter(&plan.worker.tick, plan.deadline.overall);
             let entered = Box::pin(waiting).await?;
             now = Instant::now();
             entered

@@ -18,9 +18,9 @@ use crate::metrics::{AttemptOutcome, RetryCause};
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
-use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState};
+use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState, SuppressedReason};
 use crate::snapshot::{Route, Split};
-use crate::upstream::{LocalUpstream, Slot};
+use crate::upstream::{Ended, LocalUpstream, Slot};
 
 use super::attempt::{Plan, outcome_word};
 use super::exchange::Exchange;
@@ -143,7 +143,10 @@ pub(super) async fn reach(
         idle: None,
         body: None,
     };
-    let slot: Slot = local.enter(&worker.tick, deadline.overall).await?;
+    let mut slot: Slot = match local.try_enter(&worker.rng)? {
+        Some(slot) => slot,
+        None => local.wait_to_enter(&worker.tick, deadline.overall).await?,
+    };
     let mut tried = Tried::new();
     loop {
         let start = Instant::now();
@@ -157,12 +160,14 @@ pub(super) async fn reach(
             Ok((socket, held)) => {
                 local.upstream.metrics.attempt(AttemptOutcome::Success);
                 guard.settle(Outcome::Success, now);
+                slot.settle(&Ended::of_tunnel(now.saturating_duration_since(start)));
                 return Ok((socket, (held, guard, slot)));
             }
             Err(error) => error,
         };
         local.upstream.metrics.attempt(outcome_word(error.reason));
         guard.settle(Outcome::of_reason(error.reason), now);
+        slot.settle(&Ended::of_reason(error.reason, now.saturating_duration_since(start)));
         let state = RetryState {
             attempt: tries.made,
             ..RetryState::first(&http::Method::CONNECT, deadline.remaining(now))
@@ -176,6 +181,10 @@ pub(super) async fn reach(
                 if let Some(reason) = reason {
                     local.upstream.metrics.suppress(reason.index());
                 }
+                return Err(error);
+            }
+            _ if local.upstream.gate.is_refusing() => {
+                local.upstream.metrics.suppress(SuppressedReason::BreakerOpen.index());
                 return Err(error);
             }
             _ => local.upstream.metrics.retry(RetryCause::Safe),

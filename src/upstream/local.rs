@@ -15,10 +15,9 @@ use crate::balance::endpoint::Endpoint;
 use crate::base::error::{ProxyError, Reason};
 use crate::io::socket::Socket;
 use crate::io::tick::Tick;
-use crate::metrics::GaugeGuard;
 use crate::net::http2::StreamGuard;
 use crate::net::{Connect, Http1, Http2, Target};
-use crate::policy::limits::{Permit, Resource};
+use crate::policy::limits::Resource;
 use crate::policy::retry_budget::RetryBudget;
 
 use super::Upstream;
@@ -40,34 +39,15 @@ pub struct LocalUpstream {
     pub(super) at_risk: Cell<u32>,
     pools: RefCell<IdMap<(Arc<Endpoint>, Rc<EndpointPool>)>>,
     /// Requests that wait for one of the upstream's places.
-    slots: Queue,
+    pub(super) slots: Queue,
     /// Requests that have a place and wait for one of its connections.
-    connections: Queue,
-}
-
-/// A place at the upstream; dropping it lets the next request in.
-#[derive(Debug)]
-pub struct Slot {
-    /// Taken out by the drop, before the next in line is woken.
-    permit: Option<Permit>,
-    local: Rc<LocalUpstream>,
-    _in_flight: GaugeGuard,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.permit = None;
-        self.local.slots.wake_first();
-        // Its connection has been given back before it, or its stream ended.
-        self.local.connections.wake_first();
-    }
+    pub(super) connections: Queue,
 }
 
 impl LocalUpstream {
     pub(super) fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
-        let (policy, floor) = (upstream.policy.budget, Arc::clone(&upstream.floor));
         Self {
-            budget: RefCell::new(RetryBudget::sharing(policy.ratio, floor, policy.window, now)),
+            budget: RefCell::new(upstream.budget_of_one(now)),
             at_risk: Cell::new(0),
             upstream,
             pools: RefCell::default(),
@@ -79,63 +59,6 @@ impl LocalUpstream {
     /// The worker's part of the retry budget.
     pub fn budget(&self) -> RefMut<'_, RetryBudget> {
         self.budget.borrow_mut()
-    }
-
-    /// A place for one attempt, if there is one and nobody waits for it.
-    pub fn try_enter(self: &Rc<Self>) -> Option<Slot> {
-        let take = || self.upstream.limits.try_in_flight();
-        self.slots.unless_others_wait(take).map(|permit| self.slot(permit))
-    }
-
-    fn slot(self: &Rc<Self>, permit: Permit) -> Slot {
-        let gauge = GaugeGuard::of(&self.upstream.metrics.in_flight);
-        Slot { permit: Some(permit), local: Rc::clone(self), _in_flight: gauge }
-    }
-
-    /// Waits for a place for one attempt as long as the upstream's `queue` and `deadline` allow.
-    ///
-    /// # Errors
-    /// `limit_reached` when too many wait, `queue_timeout`, or `timeout` when the deadline comes first.
-    pub async fn enter(
-        self: &Rc<Self>,
-        tick: &Tick,
-        deadline: Option<Instant>,
-    ) -> Result<Slot, ProxyError> {
-        if let Some(slot) = self.try_enter() {
-            return Ok(slot);
-        }
-        let take = || self.upstream.limits.try_in_flight();
-        let permit = self.wait(&self.slots, tick, deadline, take).await?;
-        Ok(self.slot(permit))
-    }
-
-    async fn wait<T>(
-        &self,
-        queue: &Queue,
-        tick: &Tick,
-        deadline: Option<Instant>,
-        take: impl Fn() -> Option<T>,
-    ) -> Result<T, ProxyError> {
-        let full = || {
-            let detail = format!("upstream {} has reached its limits", self.upstream.name);
-            ProxyError::new(Reason::LimitReached, detail)
-        };
-        if self.upstream.policy.queue.is_zero() {
-            return Err(full());
-        }
-        let _pending = self.upstream.limits.try_pending().ok_or_else(full)?;
-        let _gauge = GaugeGuard::of(&self.upstream.metrics.pending);
-        let queue_ends = Instant::now() + self.upstream.policy.queue;
-        let until = deadline.map_or(queue_ends, |deadline| deadline.min(queue_ends));
-        let mut timer = tick.timer(Some(until));
-        queue.wait(&mut timer, take).await.ok_or_else(|| {
-            let (reason, what) = if until < queue_ends {
-                (Reason::Timeout, "the deadline passed while waiting for a place at upstream ")
-            } else {
-                (Reason::QueueTimeout, "waited too long for a place at upstream ")
-            };
-            ProxyError::new(reason, format!("{what}{}", self.upstream.name))
-        })
     }
 
     /// Gives waiting requests another chance: what they wait for may have become free on another worker, which in turn

@@ -2,10 +2,12 @@
 //! ([`LocalUpstream`]: connections, retry budget, waiting requests).
 
 mod connection;
+mod gate;
 mod local;
 mod pool;
 mod queue;
 mod reuse;
+mod slot;
 mod worker;
 
 use std::sync::Arc;
@@ -20,13 +22,17 @@ use crate::balance::endpoint_set::EndpointSet;
 use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
+use crate::policy::breaker::Transition;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
+use crate::policy::retry_budget::RetryBudget;
 use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
-pub use local::{LocalUpstream, Slot};
+pub use gate::{BreakerView, Ended, Gate, GatePolicy, GateView, breaker_words, rejection_words};
+pub use local::LocalUpstream;
 pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
+pub use slot::Slot;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -82,6 +88,8 @@ pub struct Upstream {
     pub policy: UpstreamPolicy,
     /// Places for requests and connections, over all workers.
     pub limits: Arc<Limits>,
+    /// Who is let in before a place is looked for.
+    pub gate: Gate,
     /// How an endpoint is picked.
     pub balancer: Balancer,
     /// Handles resolved once.
@@ -101,16 +109,19 @@ impl Upstream {
         name: &str,
         policy: UpstreamPolicy,
         limits: LimitSettings,
+        gate: Gate,
         balancer: Balancer,
         metrics: UpstreamMetrics,
+        now: Instant,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
-            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, Instant::now())),
+            floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, now)),
             policy,
             limits: Limits::new(limits),
+            gate,
             balancer,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
@@ -145,9 +156,15 @@ impl Upstream {
             counts.unhealthy,
             counts.ejected,
             counts.slow_start,
+            counts.unproven,
         ]);
         self.metrics.panic.set(i64::from(counts.panic));
         counts
+    }
+
+    /// Runs the rules of the gate. On the control tick; called by the control thread only.
+    pub fn tick(&self, now: Instant) -> Option<Transition> {
+        self.gate.tick(&self.limits, now)
     }
 
     /// True once discovery has answered.
@@ -189,6 +206,12 @@ impl Upstream {
         .map(|(name, resource)| {
             (name, self.limits.current(resource), self.limits.maximum(resource))
         })
+    }
+
+    /// The retry budget of one worker: ratios add up, the floor is shared.
+    pub fn budget_of_one(&self, now: Instant) -> RetryBudget {
+        let (policy, floor) = (self.policy.budget, Arc::clone(&self.floor));
+        RetryBudget::sharing(policy.ratio, floor, policy.window, now)
     }
 
     /// How long connecting to `endpoint` may take.

@@ -39,6 +39,11 @@ pub struct PoolPolicy {
 }
 
 impl PoolPolicy {
+    /// How long an HTTP/1 connection is kept unused to an upstream that says nothing about it.
+    pub fn kept(&self) -> Duration {
+        self.idle.unwrap_or(IDLE_HTTP1)
+    }
+
     fn allows(&self, used: u64, made: Instant, now: Instant) -> bool {
         self.max_requests.is_none_or(|max| used < max)
             && self.max_age.is_none_or(|max| now.saturating_duration_since(made) < max)

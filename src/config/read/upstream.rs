@@ -13,7 +13,7 @@ use crate::config::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
-use super::{At, Fields, listener, top};
+use super::{At, Fields, gate, health, listener, top};
 
 /// Every upstream, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
@@ -57,6 +57,10 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
         balance: fields.read("balance", |at| balance(&at)).unwrap_or(Balance::PeakEwma),
         pool: pool(fields.get("pool")),
         limits: limits(fields.get("limits")),
+        breaker: fields.read("breaker", gate::breaker),
+        adaptive: gate::adaptive(fields),
+        throttle: fields.read("throttle", gate::throttle),
+        health: fields.read("health", health::health).flatten(),
     }
 }
 

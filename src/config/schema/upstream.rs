@@ -1,11 +1,13 @@
 //! An upstream.
 
+mod health;
+
 use serde_json::{Value, json};
 
-use super::Properties;
 use super::parts::{
     any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
 };
+use super::{Properties, gate};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -33,7 +35,7 @@ pub(super) fn upstream_keys() -> Properties {
         &["policy"],
         vec![("policy", "How an endpoint is picked.", policies())],
     );
-    vec![
+    let mut keys = vec![
         (
             "endpoints",
             "A fixed list of addresses.",
@@ -74,7 +76,10 @@ pub(super) fn upstream_keys() -> Properties {
             ),
         ),
         ("limits", "Circuit breaking by resource, over every worker.", upstream_limits()),
-    ]
+        ("health", "Active health checks. Default never.", health::health()),
+    ];
+    keys.extend(gate::keys());
+    keys
 }
 
 fn upstream_limits() -> Value {

@@ -96,6 +96,18 @@ told! {
     two_duplicate_keys: top("service: a\nzone: z\nservice: b\nzone: y");
 }
 
+// Breakers, adaptive limits, throttles.
+told! {
+    breaker_out_of_range: upstream("endpoints: [127.0.0.1:1]\nbreaker: { errors: 0%, window: 500ms, min_requests: 0, open_for: 2h, probes: 101 }");
+    breaker_turned_off_with_a_wrong_word: upstream("endpoints: [127.0.0.1:1]\nbreaker: off\nthrottle: none\nadaptive: gradiant");
+    slow_calls_without_a_time: upstream("endpoints: [127.0.0.1:1]\nbreaker: { slow: { share: 50% } }");
+    words_of_other_breakers: upstream("endpoints: [127.0.0.1:1]\nbreaker: { failure_rate_threshold: 50%, wait_duration_in_open_state: 5s }");
+    throttle_out_of_range: upstream("endpoints: [127.0.0.1:1]\nthrottle: { k: 1 }");
+    adaptive_beside_in_flight: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nadaptive: gradient");
+    breaker_that_sees_nothing_slow: upstream("endpoints: [127.0.0.1:1]\nbreaker: { slow: { over: 20s } }");
+    breaker_that_a_hanging_upstream_never_opens: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nbreaker: { min_requests: 20 }");
+}
+
 // Words and values.
 told! {
     unknown_key: route("to: articles\ntimout: 2s");
@@ -174,6 +186,16 @@ told! {
     tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s, rate_limit: 5/s }\n  - respond: 404");
     no_routes: listener("bind: 127.0.0.1:80\nroutes: []");
     no_listeners: "service: orders\n";
+    two_kinds_of_health_checks: upstream("endpoints: [127.0.0.1:1]\nhealth:\n  http: /healthz\n  tcp: true");
+    no_kind_of_health_check: upstream("endpoints: [127.0.0.1:1]\nhealth: { interval: 2s }");
+    health_check_with_a_slip: upstream("endpoints: [127.0.0.1:1]\nhealth: grcp");
+    health_check_off: upstream("endpoints: [127.0.0.1:1]\nhealth: off");
+    health_check_by_url: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: \"http://127.0.0.1/healthz\" }");
+    health_check_out_of_range: upstream("endpoints: [127.0.0.1:1]\nhealth: { tcp: true, interval: 1ms, timeout: 2m, rise: 0, fall: 1000 }");
+    health_check_with_bad_values: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: /healthz, status: [299..200, 1xx], host: \"a b\", interval: 5 }");
+    health_check_that_is_false: upstream("endpoints: [127.0.0.1:1]\nhealth: { tcp: false }");
+    health_key_of_another_kind: upstream("endpoints: [127.0.0.1:1]\nhealth: { tcp: true, status: 200, host: articles }");
+    health_words_of_kubernetes: upstream("endpoints: [127.0.0.1:1]\nhealth: { path: /healthz, periodSeconds: 10s, failureThreshold: 3 }");
     mistake_in_defaults: format!("defaults: {{ route: {{ timeout: 2, to: articles }}, upstream: {{ pool: {{ idl: 3s }} }} }}\n{}", route("to: articles"));
 }
 
@@ -190,6 +212,7 @@ told! {
     long_pool_idle: upstream("endpoints: [127.0.0.1:1]\npool: { idle: 60s }");
     long_drain: top("runtime: { drain: { deadline: 1m } }");
     open_admin: top("admin: 0.0.0.0:9901");
+    health_timeout_beyond_its_interval: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: /healthz, interval: 1s, timeout: 2s }");
     connect_outlasts_timeout: format!("defaults: {{ route: {{ timeout: 1s }} }}\n{}", upstream("endpoints: [127.0.0.1:1]\nconnect_timeout: 3s"));
 }
 

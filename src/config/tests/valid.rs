@@ -68,6 +68,27 @@ upstreams: { a: { endpoints: [127.0.0.1:1], limits: { retry_budget: 10% } } }
 }
 
 #[test]
+fn of_adaptive_and_in_flight_an_upstreams_own_holds() {
+    let text = "\
+defaults: { upstream: { limits: { in_flight: 100 }, breaker: 40%, throttle: 2 } }
+listeners: { o: { bind: 127.0.0.1:1, routes: [{ to: a }, { to: b }] } }
+upstreams:
+  a: { endpoints: [127.0.0.1:1], adaptive: gradient, breaker: never, throttle: never }
+  b: { endpoints: [127.0.0.1:1] }
+";
+    let loaded = load(text);
+    let upstreams = loaded.config.unwrap().upstreams;
+    assert!(upstreams[0].adaptive.is_some() && upstreams[1].adaptive.is_none());
+    assert!(upstreams[0].breaker.is_none() && upstreams[1].breaker.is_some());
+    assert!(upstreams[0].throttle.is_none() && upstreams[1].throttle.is_some());
+    let text = text.replace("limits: { in_flight: 100 }", "adaptive: gradient");
+    let own = text.replace(":1], adaptive: gradient", ":1], limits: { in_flight: 9 }");
+    let upstreams = load(&own).config.unwrap().upstreams;
+    assert_eq!(upstreams[0].limits.in_flight, Some(9));
+    assert!(upstreams[0].adaptive.is_none() && upstreams[1].adaptive.is_some());
+}
+
+#[test]
 fn own_values_win_over_defaults_key_by_key() {
     let text = "\
 defaults:
@@ -214,4 +235,43 @@ fn the_full_file_uses_every_key() {
             assert!(used.contains(key), "{key} of {}", section.name);
         }
     }
+}
+
+#[test]
+fn health_checks_have_short_forms_and_own_kinds_win_over_defaults() {
+    let text = "\
+defaults: { upstream: { health: { http: /healthz, status: [204, 200..202], interval: 2s } } }
+listeners: { o: { bind: 127.0.0.1:1, routes: [{ to: { a: 1, b: 1, c: 1, d: 1, e: 1, f: 1 } }] } }
+upstreams:
+  a: { endpoints: [127.0.0.1:2] }
+  b: { endpoints: [127.0.0.1:2], health: { tcp: true } }
+  c: { endpoints: [127.0.0.1:2], health: { grpc: blog.Articles, fall: 1 } }
+  d: { endpoints: [127.0.0.1:2], health: grpc }
+  e: { endpoints: [127.0.0.1:2], health: never }
+  f: { endpoints: [127.0.0.1:2], health: \"/live?deep=1\" }
+";
+    let config = load(text).config.unwrap();
+    let effective: Vec<String> = config
+        .upstreams
+        .iter()
+        .map(|upstream| match &upstream.health {
+            None => "never".to_owned(),
+            Some(check) => {
+                format!("{:?} every {:?}, fall {}", check.probe, check.interval, check.fall)
+            }
+        })
+        .collect();
+    assert_eq!(
+        effective,
+        [
+            "Http { path: \"/healthz\", status: [(200, 202), (204, 204)] } every 2s, fall 3",
+            "Tcp every 2s, fall 3",
+            "Grpc { service: \"blog.Articles\" } every 2s, fall 1",
+            "Grpc { service: \"\" } every 5s, fall 3",
+            "never",
+            "Http { path: \"/live?deep=1\", status: [(200, 299)] } every 5s, fall 3",
+        ]
+    );
+    let again = load(&load(text).effective_yaml()).config.unwrap();
+    assert!(again == config);
 }

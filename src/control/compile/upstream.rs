@@ -1,5 +1,7 @@
 //! `upstreams.<name>`.
 
+use tokio::time::Instant;
+
 use crate::balance::{Balancer, Policy as BalancePolicy};
 use crate::base::rng::Rng;
 use crate::config;
@@ -7,10 +9,15 @@ use crate::metrics::Metrics;
 use crate::policy::limits::LimitSettings;
 use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
 
-use super::suppressed_words;
+use super::{gate, suppressed_words};
 
 /// A new upstream, without endpoints.
-pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics) -> Upstream {
+pub(in crate::control) fn upstream(
+    config: &config::Upstream,
+    metrics: &Metrics,
+    rng: &mut Rng,
+    now: Instant,
+) -> Upstream {
     let limits = &config.limits;
     let balance = match config.balance {
         config::Balance::PeakEwma => BalancePolicy::PeakEwma,
@@ -45,11 +52,13 @@ pub(in crate::control) fn upstream(config: &config::Upstream, metrics: &Metrics)
         },
         LimitSettings {
             connections: limits.connections,
-            in_flight: limits.in_flight,
+            in_flight: gate::in_flight(config),
             pending: limits.pending,
         },
+        gate::gate(config, metrics),
         // Many sidecars that start together must not all begin with the same endpoint.
-        Balancer::starting_at(balance, Rng::from_entropy().bits()),
+        Balancer::starting_at(balance, rng.bits()),
         metrics.upstream.upstream(&config.name, &suppressed_words()),
+        now,
     )
 }

@@ -48,6 +48,10 @@ suppressed_reasons! {
     LimitReached = "limit_reached";
     /// Another attempt waited too long for a place.
     QueueTimeout = "queue_timeout";
+    /// The upstream's breaker has opened.
+    BreakerOpen = "breaker_open";
+    /// The upstream is overloaded and spared another attempt.
+    Overload = "overload";
     /// There is no endpoint to send it to.
     NoEndpoint = "no_healthy_endpoint";
 }
@@ -58,6 +62,8 @@ impl SuppressedReason {
         match reason {
             Reason::LimitReached => Self::LimitReached,
             Reason::QueueTimeout => Self::QueueTimeout,
+            Reason::BreakerOpen => Self::BreakerOpen,
+            Reason::Overload => Self::Overload,
             Reason::Timeout | Reason::DeadlineExpired => Self::Timeout,
             _ => Self::NoEndpoint,
         }

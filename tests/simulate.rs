@@ -1,0 +1,393 @@
+//! `outrigger simulate`: the same seed gives the same bytes, the page has the figures of a fresh run, and the policies
+//! keep in virtual time what they promise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use outrigger::config::{Config, Scenario, load_file, load_str, render, scenario_from};
+use outrigger::simulate::{Phase, Run, json, plot, run, table};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn outrigger(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger"));
+    command.current_dir(root()).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn scenario(yaml: &str) -> Scenario {
+    let loaded = scenario_from("scenario.yaml", yaml, &|_| None);
+    let findings = render(&loaded.diagnostics, &loaded.source, false);
+    loaded.scenario.unwrap_or_else(|| panic!("{findings}"))
+}
+
+/// A route with `route`'s keys to an upstream with `upstream`'s.
+fn policies(route: &str, upstream: &str) -> Config {
+    let yaml = format!(
+        "listeners: {{ outbound: {{ bind: 127.0.0.1:1, routes: [{{ to: app{route} }}] }} }}\nupstreams: {{ app: {{ endpoints: [127.0.0.1:2]{upstream} }} }}\n"
+    );
+    let loaded = load_str("outrigger.yaml", &yaml, &|_| None);
+    let findings = render(&loaded.diagnostics, &loaded.source, false);
+    loaded.config.unwrap_or_else(|| panic!("{findings}"))
+}
+
+fn play(yaml: &str, config: &Config) -> Run {
+    run(&scenario(yaml), config, None, 1).unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
+    let yaml = "
+duration: 40s
+grace: 5s
+clients: { sidecars: 7, workers: 3, rate: 100/s }
+servers: { endpoints: 4, service_time: { median: 10ms, p99: 80ms }, slots: 2 }
+events:
+  - { at: 10s, for: 5s, endpoints: 1, fault: { flap: { every: 2s, down: 1s } } }
+  - { at: 12s, for: 5s, fault: { errors: 20% } }
+  - { at: 14s, for: 5s, load: 3x }
+";
+    let scenario = scenario(yaml);
+    let config = policies(", retry: { when: [5xx, reset] }", ", balance: round_robin");
+    let all = |seed: u64| {
+        let runs = [("one".to_owned(), run(&scenario, &config, None, seed).unwrap())];
+        let json = json(&scenario, seed, &runs).to_string();
+        [table(&scenario, seed, &runs), json, plot(&scenario, seed, &runs)]
+    };
+    assert_eq!(all(7), all(7));
+    for (one, other) in all(7).iter().zip(all(8)) {
+        assert_ne!(*one, other);
+    }
+}
+
+#[test]
+fn the_command_prints_a_table_or_json_and_draws() {
+    let dir = tempfile::tempdir().unwrap();
+    let svg = dir.path().join("run.svg");
+    let file = "config/scenarios/flapping.yaml";
+    let output = outrigger(&["simulate", file, "--seed", "3", "--svg", svg.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert!(shown.contains("seed 3") && shown.contains("\ndefaults  before"), "{shown}");
+    let drawn = std::fs::read_to_string(svg).unwrap();
+    assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"));
+
+    let fixed = "config/scenarios/policies/fixed-retries.yaml";
+    let args = ["simulate", "-c", "config/nine-lines.yaml", "-c", fixed, file, "--format", "json"];
+    let output = outrigger(&args);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["runs"][1]["policies"], "fixed-retries");
+    let run = &report["runs"][0]["result"];
+    assert_eq!(run["seconds"].as_array().unwrap().len(), 120);
+    assert!(run["during"]["requests"].as_u64().unwrap() > 5_000, "{run}");
+}
+
+#[test]
+fn all_mistakes_of_a_scenario_are_told_with_their_places() {
+    let yaml = "\
+duratoin: 60s
+clients: { rate: 100 }
+servers:
+  endpoints: 0
+  service_time: { median: 10ms, p99: 5ms }
+events:
+  - { at: 10s, for: 10s, fault: refusal }
+  - { at: 10s, fault: { slow: 10 } }
+  - { at: 10s, for: 10s, load: 2x, fault: hang }
+";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    let output = outrigger(&["simulate", "-c", "no-such-file.yaml", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    for part in [
+        "error[unknown-key]: `duratoin` is not a key of a scenario",
+        "did you mean `duration`?",
+        "bad.yaml:1:1",
+        "error[missing-unit]: `rate` lacks its unit: `100`",
+        "error[out-of-range]: `endpoints` is out of range: `0`",
+        "the 99th percentile is not below the median",
+        "bad.yaml: 4 errors, 0 warnings",
+        "no-such-file.yaml",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+
+    // What events may be is known only once their clients and servers are.
+    std::fs::write(
+        &file,
+        yaml.replace("duratoin", "duration")
+            .replace("rate: 100", "rate: 100/s")
+            .replace("endpoints: 0", "endpoints: 2")
+            .replace("p99: 5ms", "p99: 50ms"),
+    )
+    .unwrap();
+    let said = text(&outrigger(&["simulate", file.to_str().unwrap()]).stderr);
+    for part in [
+        "did you mean `refuse`?",
+        "write a factor like `3x`, from 0.01x to 1000x",
+        "an event needs `for`",
+        "error[exclusive-keys]: `load` and `fault` exclude each other",
+        "bad.yaml: 4 errors, 0 warnings",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+}
+
+#[test]
+fn a_route_is_found_by_its_name() {
+    let config = load_file(&root().join("config/retries.yaml")).config.unwrap();
+    let scenario = scenario(
+        "
+duration: 40s
+grace: 10s
+clients: { rate: 50/s }
+servers: { endpoints: 3, service_time: 5ms }
+events: [{ at: 10s, for: 10s, fault: { errors: 50% } }]
+",
+    );
+    let amplification = |route: Option<&str>| {
+        run(&scenario, &config, route, 1).unwrap().during.amplification.unwrap()
+    };
+    // `charge` is the first, and never retries; `orders` retries 503.
+    assert!((amplification(None) - 1.0).abs() < 1e-9);
+    assert!(amplification(Some("orders")) > 1.1);
+    let error = run(&scenario, &config, Some("nobody"), 1).unwrap_err();
+    assert_eq!(error.to_string(), "the configuration has no route nobody `to` an upstream");
+}
+
+/// Without a fault every server answers in its own time: the simulator adds nothing but the wire.
+#[test]
+fn an_idle_system_answers_in_the_service_time_and_a_round_trip() {
+    let run = play(
+        "
+duration: 20s
+clients: { sidecars: 3, rate: 20/s }
+servers: { endpoints: 2, service_time: 10ms, rtt: 2ms, slots: 100 }
+",
+        &policies("", ""),
+    );
+    let Phase { requests, failed, p50_ms, p99_ms, amplification, .. } = &run.before;
+    assert!((250..400).contains(requests) && *failed == 0, "{run:?}");
+    // A new connection costs another round trip.
+    assert!(p50_ms.unwrap() >= 12.0 && p99_ms.unwrap() < 14.3, "{run:?}");
+    assert_eq!(amplification, &Some(1.0));
+    assert_eq!((run.recovery_seconds, run.metastable), (None, false));
+}
+
+/// An M/M/c queue is too much to hope for, but capacity is slots ÷ service time, and no more.
+#[test]
+fn servers_serve_what_their_slots_allow() {
+    let run = play(
+        "
+duration: 40s
+clients: { sidecars: 4, rate: 400/s }
+servers: { endpoints: 2, service_time: 20ms, slots: 2, queue: 5 }
+",
+        &policies("", ", balance: least_request"),
+    );
+    let good: u64 = run.seconds[5..35].iter().map(|second| second.good).sum();
+    // 4 slots ÷ 20 ms = 200/s.
+    assert!((5_900..=6_030).contains(&good), "{good}");
+}
+
+/// What is promised of a total outage, wherever something reached the upstream: at any rate, with any number of workers,
+/// attempts ≤ 1.2 × requests + 3/s × t + one second's floor.
+#[test]
+fn a_total_outage_costs_no_more_than_the_budget() {
+    let config = policies(
+        ", timeout: 2s, retry: { when: [5xx, reset, per-try-timeout], attempts: 4, per_try: 300ms }",
+        ", limits: { in_flight: unlimited }",
+    );
+    for fault in ["{ errors: 100% }", "{ reset: 100% }", "hang"] {
+        for (rate, workers) in [(5, 1), (5, 4), (50, 1), (50, 4), (1_000, 1), (1_000, 4)] {
+            // Requests of an earlier time have left the budget's window when the outage begins.
+            let run = play(
+                &format!(
+                    "
+duration: 40s
+grace: 10s
+clients: {{ sidecars: 1, workers: {workers}, rate: {rate}/s }}
+servers: {{ endpoints: 3, service_time: 5ms, slots: 1000 }}
+events: [{{ at: 10s, for: 10s, fault: {fault} }}]
+"
+                ),
+                &config,
+            );
+            let seconds = &run.seconds[10..20];
+            let requests: u64 = seconds.iter().map(|second| second.offered).sum();
+            let attempts: u64 = seconds.iter().map(|second| second.attempts).sum();
+            // Credit that was earned in the 10 s before, and one request that arrived before and is tried again now.
+            let earlier: u64 = run.seconds[..10].iter().map(|second| second.offered).sum();
+            let most = 1.2 * requests as f64 + 0.2 * earlier as f64 + 3.0 * 10.0 + 3.0 + 1.0;
+            assert!(attempts as f64 <= most, "{fault} {rate}/s {workers}: {attempts} > {most}");
+            assert!(attempts > requests, "{fault} {rate}/s {workers}: it is tried again");
+            let after = run.recovery_seconds.unwrap();
+            assert!(after <= 2.0, "{fault} {rate}/s {workers}: recovered after {after} s");
+            assert!(!run.metastable, "{fault} {rate}/s {workers}");
+        }
+    }
+}
+
+/// Refused connections are outside the budget: nothing was written. What bounds them is `attempts`.
+#[test]
+fn after_refused_connections_everything_is_well_within_two_seconds() {
+    for (rate, workers) in [(5, 1), (50, 4), (1_000, 4)] {
+        let run = play(
+            &format!(
+                "
+duration: 60s
+grace: 10s
+clients: {{ sidecars: 1, workers: {workers}, rate: {rate}/s }}
+servers: {{ endpoints: 3, service_time: 5ms, slots: 1000 }}
+events: [{{ at: 10s, for: 10s, fault: refuse }}]
+"
+            ),
+            &policies("", ""),
+        );
+        // One more for what had begun before.
+        let (attempts, requests) = (run.during.attempts, run.during.requests);
+        assert!(attempts <= 3 * requests + 3, "{rate}/s {workers}: {attempts} of {requests}");
+        let after = run.recovery_seconds.unwrap();
+        assert!(after <= 2.0, "{rate}/s {workers}: recovered after {after} s");
+        let late: u64 = run.seconds[22..].iter().map(|second| second.failed).sum();
+        assert_eq!(late, 0, "{rate}/s {workers}");
+    }
+}
+
+#[test]
+fn one_slow_endpoint_of_five_hardly_shows_in_the_tail() {
+    let p99 = |balance: &str, slow: &str| {
+        let run = play(
+            &format!(
+                "
+duration: 70s
+grace: 5s
+clients: {{ sidecars: 4, rate: 200/s }}
+servers: {{ endpoints: 5, service_time: {{ median: 10ms, p99: 30ms }}, slots: 64 }}
+events: [{{ at: 10s, for: 50s, endpoints: 1, fault: {{ slow: {slow} }} }}]
+"
+            ),
+            &policies("", &format!(", balance: {balance}")),
+        );
+        run.during.p99_ms.unwrap()
+    };
+    let (without, with, turns) =
+        (p99("peak_ewma", "1x"), p99("peak_ewma", "10x"), p99("round_robin", "10x"));
+    assert!(with <= 1.5 * without, "{with} ms with a slow endpoint, {without} ms without");
+    assert!(3.0 * with <= turns, "{with} ms by latency, {turns} ms in turns");
+}
+
+#[test]
+fn overload_at_three_times_the_capacity_leaves_the_capacity_and_refuses_at_once() {
+    // 16 slots ÷ 20 ms = 800/s. The sidecar beside the service lets in as many as it works on, and two more.
+    let config = policies("", ", limits: { in_flight: 18, pending: 4, queue: 5ms }");
+    let run = play(
+        "
+duration: 60s
+grace: 10s
+clients: { sidecars: 1, rate: 400/s }
+servers: { endpoints: 1, service_time: { median: 16.8ms, p99: 65ms }, slots: 16, rtt: 100us }
+events: [{ at: 10s, for: 30s, load: 6x }]
+",
+        &config,
+    );
+    // exp(σ² ÷ 2) × 16.8 ms, σ = ln(65 ÷ 16.8) ÷ 2.326: 19.9 ms in the mean, 804/s.
+    let good = run.during.requests - run.during.failed;
+    let share = good as f64 / (804.0 * 30.0);
+    assert!(share >= 0.9, "{share} of the capacity: {run:?}");
+    let refused = run.during.refused_p50_ms.unwrap();
+    assert!(refused < 5.0, "{refused} ms");
+    assert!(run.recovery_seconds.unwrap() < 1.0 && !run.metastable, "{run:?}");
+}
+
+/// What the page compares, by the names of the files.
+const COMPARED: [&str; 3] = [
+    "config/nine-lines.yaml",
+    "config/scenarios/policies/budgeted-retries.yaml",
+    "config/scenarios/policies/fixed-retries.yaml",
+];
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    found.sort();
+    found
+}
+
+fn results() -> String {
+    let configs = COMPARED.map(|path| load_file(&root().join(path)).config.unwrap());
+    let names = ["defaults", "retries, budgeted", "3 retries, no budget"];
+    let mut out = String::from(
+        "| Scenario | Policies | Success during | p50 | p99 | Attempts per request | Peak load | Recovered after | Stays broken |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for path in files("config/scenarios") {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let scenario = scenario(&std::fs::read_to_string(&path).unwrap());
+        for (index, (config, policies)) in configs.iter().zip(names).enumerate() {
+            let run = run(&scenario, config, None, 1).unwrap();
+            let link = format!("[`{name}`](../config/scenarios/{name}.yaml)");
+            let millis = |millis: Option<f64>| {
+                millis.map_or_else(|| "–".to_owned(), |millis| format!("{millis:.0} ms"))
+            };
+            let during = &run.during;
+            writeln!(
+                out,
+                "| {} | {policies} | {:.2} % | {} | {} | {:.2} | {}/s | {} | {} |",
+                if index == 0 { link } else { String::new() },
+                during.success_percent.unwrap(),
+                millis(during.p50_ms),
+                millis(during.p99_ms),
+                during.amplification.unwrap(),
+                run.seconds.iter().map(|second| second.attempts).max().unwrap(),
+                run.recovery_seconds.map_or_else(|| "never".to_owned(), |s| format!("{s:.1} s")),
+                if run.metastable { "**yes**" } else { "no" },
+            )
+            .unwrap();
+        }
+    }
+    out
+}
+
+/// To write the figures of a fresh run into the page: `OUTRIGGER_WRITE=1 cargo test --test simulate the_page`.
+#[test]
+fn the_page_has_the_results_of_a_fresh_run() {
+    let path = root().join("docs/SIMULATE.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("<!-- results -->\n", "<!-- end of results -->");
+    let (before, rest) = page.split_once(begin).unwrap();
+    let (written, after) = rest.split_once(end).unwrap();
+    let found = results();
+    if std::env::var_os("OUTRIGGER_WRITE").is_some() {
+        std::fs::write(path, format!("{before}{begin}{found}{end}{after}")).unwrap();
+        return;
+    }
+    assert!(
+        written == found,
+        "docs/SIMULATE.md is out of date; write it anew with OUTRIGGER_WRITE=1 cargo test --test simulate the_page\n{found}"
+    );
+}
+
+#[test]
+fn the_page_names_every_key_of_a_scenario() {
+    let page = std::fs::read_to_string(root().join("docs/SIMULATE.md")).unwrap();
+    let keys = std::fs::read_to_string(root().join("src/config/keys.rs")).unwrap();
+    let (_, sections) = keys.split_once("SCENARIOS:").unwrap();
+    let (sections, _) = sections.split_once("\n}").unwrap();
+    let lists = sections.split('[').skip(1).step_by(2).map(|rest| rest.split(']').next().unwrap());
+    let keys: Vec<&str> = lists.flat_map(|list| list.split('"').skip(1).step_by(2)).collect();
+    assert!(keys.len() > 25, "{keys:?}");
+    for key in keys {
+        let named = page.contains(&format!("`{key}`")) || page.contains(&format!(" {key}: "));
+        assert!(named, "{key}");
+    }
+}
