@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "criterion's macros expand to undocumented functions")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use outrigger::balance::{Balancer, Policy, Tried};
 use outrigger::base::endpoint::EndpointSpec;
 use outrigger::base::rng::Rng;
 use outrigger::io::tick::Tick;
-use outrigger::metrics::{AttemptOutcome, Metrics};
+use outrigger::metrics::{AttemptOutcome, GateFeatures, Metrics};
 use outrigger::policy::classify::Outcome;
 use outrigger::policy::deadline::{CallerTimeout, Deadline, Exchange};
 use outrigger::policy::limits::LimitSettings;
@@ -26,7 +27,8 @@ use outrigger::policy::retry::{
     AttemptEnd, RetryDecision, RetryPolicy, RetryState, RetryWhen, SuppressedReason,
 };
 use outrigger::upstream::{
-    BudgetPolicy, LocalUpstream, LocalUpstreams, PoolPolicy, Protocol, Upstream, UpstreamPolicy,
+    BudgetPolicy, Ended, Gate, GatePolicy, LocalUpstream, LocalUpstreams, PoolPolicy, Protocol,
+    Upstream, UpstreamPolicy, breaker_words, rejection_words,
 };
 use tokio::time::Instant;
 
@@ -34,7 +36,11 @@ use tokio::time::Instant;
 fn upstream(now: Instant) -> Rc<LocalUpstream> {
     let buckets = [1, 5, 25, 100, 500, 1_000, 5_000].map(Duration::from_millis);
     let words: Vec<_> = SuppressedReason::ALL.iter().map(|reason| reason.word()).collect();
-    let metrics = Metrics::new(&buckets).unwrap().upstream.upstream("a", &words);
+    let families = Metrics::new(&buckets).unwrap();
+    let metrics = families.upstream.upstream("a", &words);
+    let gate =
+        families.gate.gate("a", GateFeatures::default(), &breaker_words(), &rejection_words());
+    let gate = Gate::new(&GatePolicy::default(), gate, now);
     let policy = UpstreamPolicy {
         protocol: Protocol::Http1,
         connect_timeout: None,
@@ -46,7 +52,7 @@ fn upstream(now: Instant) -> Rc<LocalUpstream> {
     let limits =
         LimitSettings { connections: Some(1_024), in_flight: Some(1_024), pending: Some(1_024) };
     let balancer = Balancer::new(Policy::PeakEwma);
-    let upstream = Arc::new(Upstream::new("a", policy, limits, balancer, metrics));
+    let upstream = Arc::new(Upstream::new("a", policy, limits, gate, balancer, metrics, now));
     let spec = |last| EndpointSpec::at(SocketAddr::from(([10, 0, 0, last], 80)));
     upstream.publish(EndpointSet::build(&[1, 2, 3].map(spec), None, now), now);
     LocalUpstreams::default().get(&upstream, now)
@@ -57,7 +63,7 @@ fn request(
     local: &Rc<LocalUpstream>,
     policy: &RetryPolicy,
     tick: &Tick,
-    rng: &mut Rng,
+    rng: &RefCell<Rng>,
     statuses: &[StatusCode],
 ) -> u32 {
     let started = Instant::now();
@@ -68,9 +74,10 @@ fn request(
     let mut state = RetryState::first(&Method::GET, None);
     loop {
         let start = Instant::now();
-        let slot = local.try_enter().unwrap();
+        let mut slot = local.try_enter(rng).unwrap().unwrap();
         let endpoints = local.upstream.endpoints();
-        let mut picked = local.upstream.balancer.pick(&endpoints, &tried, start, rng).unwrap();
+        let mut picked =
+            local.upstream.balancer.pick(&endpoints, &tried, start, &mut rng.borrow_mut()).unwrap();
         tried.note(picked.endpoint().id);
         let timer = tick.timer(deadline.of_attempt(None, start));
         let guard = picked.start(start);
@@ -78,7 +85,9 @@ fn request(
         let now = Instant::now();
         let status = statuses.get(state.attempt as usize - 1).copied().unwrap_or(StatusCode::OK);
         let metrics = &local.upstream.metrics;
-        metrics.duration.observe(now.saturating_duration_since(start).as_secs_f64());
+        let took = now.saturating_duration_since(start);
+        metrics.duration.observe(took.as_secs_f64());
+        slot.settle(&Ended::of_response(status, None, took));
         let outcome = Outcome::of_response(status, None);
         guard.settle(outcome, now);
         metrics.attempt(match outcome {
@@ -91,7 +100,8 @@ fn request(
             return state.attempt;
         }
         state.remaining = deadline.remaining(now);
-        let decision = policy.decide(end, &state, rng).paid_from(&mut local.budget(), now);
+        let decision =
+            policy.decide(end, &state, &mut rng.borrow_mut()).paid_from(&mut local.budget(), now);
         if let RetryDecision::Stop(reason) = decision {
             reason.into_iter().for_each(|reason| metrics.suppress(reason.index()));
             return state.attempt;
@@ -102,16 +112,17 @@ fn request(
 
 fn overhead(c: &mut Criterion) {
     let now = Instant::now();
-    let (local, tick, mut rng) = (upstream(now), Tick::new(now), Rng::from_seed(1));
+    let (local, tick) = (upstream(now), Tick::new(now));
+    let rng = RefCell::new(Rng::from_seed(1));
     let policy = RetryPolicy {
         when: RetryWhen { gateway_error: true, ..RetryWhen::default() },
         ..RetryPolicy::default()
     };
     let failed = [StatusCode::BAD_GATEWAY];
     for (name, statuses, attempts) in [("first", &failed[..0], 1), ("with_one_retry", &failed, 2)] {
-        assert_eq!(request(&local, &policy, &tick, &mut rng, statuses), attempts);
+        assert_eq!(request(&local, &policy, &tick, &rng, statuses), attempts);
         c.bench_function(&format!("attempt/{name}"), |b| {
-            b.iter(|| request(&local, &policy, &tick, &mut rng, black_box(statuses)));
+            b.iter(|| request(&local, &policy, &tick, &rng, black_box(statuses)));
         });
     }
 }
