@@ -65,6 +65,7 @@ pub(super) async fn forward(
         local: &local,
         http2,
         repeatable: route.retry.repeats(&exchange.head.method, exchange.fields.idempotency_key),
+        hold: exchange.fields.grpc && route.retry.looks_at_grpc(),
         deadline,
         per_try: route.retry.per_try,
         idle: route.idle,
