@@ -147,12 +147,7 @@ impl Http2 {
         if self.send.ready().await.is_err() {
             return Err(SendFailure::NotSent);
         }
-        let mut request = Request::new(body);
-        *request.method_mut() = head.method.clone();
-        *request.uri_mut() = head.target.clone();
-        *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = head.to_map();
-        match self.send.try_send_request(request).await {
+        match self.send.try_send_request(request(head, body)).await {
             Ok(response) => Ok(response.map(ResponseBody::Http2)),
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
@@ -160,6 +155,15 @@ impl Http2 {
             }
         }
     }
+}
+
+fn request(head: &RequestHead<'_>, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.target.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = head.to_map();
+    request
 }
 
 /// The peer ended the connection before it said anything in HTTP/2.

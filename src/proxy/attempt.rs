@@ -122,7 +122,7 @@ impl Plan<'_> {
         let mut progress = Progress::default();
         // At once: from now on no earlier attempt can read the body.
         let body = self.body.map_or_else(RequestBody::empty, BodySource::attempt);
-        let answered = {
+        let (answered, now) = {
             let mut asking = pin!(self.ask(endpoint, so_far, body, exchange, &mut progress));
             let mut moved = self.moved();
             loop {
@@ -130,14 +130,13 @@ impl Plan<'_> {
                 let now = Instant::now();
                 let idle = bound.is_none_or(|at| now < at);
                 if answered.is_ok() || !idle || moved == self.moved() {
-                    break answered.map_err(|_| idle);
+                    break (answered.map_err(|_| idle), now);
                 }
                 // The request's body is still on its way: the stream is not idle.
                 moved = self.moved();
                 timer.set(self.or_idle(bound, now));
             }
         };
-        let now = Instant::now();
         let took = now.saturating_duration_since(start);
         let mut answered =
             answered.unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)));

@@ -132,10 +132,10 @@ fn prepare_head(
     let (came, added) = (&mut exchange.head.headers, &mut exchange.added);
     let mut head = Outbound { came, added, edited: false };
     let rng = &mut downstream.worker.rng.borrow_mut();
-    let id = headers::forward(&mut head, fields, &downstream, exchange.host.as_ref(), rng);
+    let id = headers::forward(&mut head, fields, &downstream, rng);
     exchange.request_id = Some(id);
     head.edit(&route.request_headers);
-    let host = route.rewrite_host.as_ref().or(exchange.host.as_ref());
+    let host = route.rewrite_host.as_ref().or(fields.host.as_ref());
     if http2 {
         let trailers = fields.wants_trailers || fields.grpc;
         let target = exchange.target.as_ref().unwrap_or(&exchange.head.uri);

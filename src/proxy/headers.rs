@@ -84,9 +84,8 @@ impl Outbound<'_> {
 /// Writes the forwarding fields of a request, its id and `Via`. Returns the id.
 pub(super) fn forward(
     head: &mut Outbound<'_>,
-    fields: &mut RequestFields,
+    fields: &RequestFields,
     downstream: &Downstream,
-    host: Option<&HeaderValue>,
     rng: &mut Rng,
 ) -> HeaderValue {
     head.added.reserve(ADDED);
@@ -103,13 +102,13 @@ pub(super) fn forward(
         if let Some(address) = &downstream.forwarded_for {
             head.add(FORWARDED_FOR, address.clone());
         }
-        if let Some(host) = host {
+        if let Some(host) = &fields.host {
             head.add(FORWARDED_HOST, host.clone());
         }
         head.add(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
     head.add(VIA, downstream.local.via.clone());
-    let kept = fields.request_id.take();
+    let kept = fields.request_id.then(|| head.came.get(&REQUEST_ID).cloned()).flatten();
     let single = kept.is_some() && fields.request_ids == 1;
     let id = kept.unwrap_or_else(|| new_id(rng));
     if !single {
