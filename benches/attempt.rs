@@ -3,59 +3,55 @@
 //! A place at the upstream, a pick, the endpoint's guard, the attempt's timer, metrics, the retry decision and the budget that
 //! pays for it; all is given back at the end. What writes and reads HTTP is not in it: `benches/peers/instr.py` counts that.
 #![allow(missing_docs, reason = "criterion's macros expand to undocumented functions")]
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{Method, StatusCode};
+use outrigger::balance::Tried;
 use outrigger::balance::endpoint_set::EndpointSet;
-use outrigger::balance::{Balancer, Policy, Tried};
 use outrigger::base::endpoint::EndpointSpec;
 use outrigger::base::rng::Rng;
+use outrigger::config::load_str;
+use outrigger::control::compiled;
 use outrigger::io::tick::Tick;
-use outrigger::metrics::{AttemptOutcome, GateFeatures, Metrics};
+use outrigger::metrics::{AttemptOutcome, Metrics};
 use outrigger::policy::classify::Outcome;
 use outrigger::policy::deadline::{CallerTimeout, Deadline, Exchange};
-use outrigger::policy::limits::LimitSettings;
-use outrigger::policy::retry::{
-    AttemptEnd, RetryDecision, RetryPolicy, RetryState, RetryWhen, SuppressedReason,
-};
-use outrigger::upstream::{
-    BudgetPolicy, Ended, Gate, GatePolicy, LocalUpstream, LocalUpstreams, PoolPolicy, Protocol,
-    Upstream, UpstreamPolicy, breaker_words, rejection_words,
-};
+use outrigger::policy::retry::{AttemptEnd, RetryDecision, RetryPolicy, RetryState, RetryWhen};
+use outrigger::upstream::{Ended, LocalUpstream, LocalUpstreams};
 use tokio::time::Instant;
 
-/// Three endpoints under the limits and the budget that an upstream has by default.
-fn upstream(now: Instant) -> Rc<LocalUpstream> {
-    let buckets = [1, 5, 25, 100, 500, 1_000, 5_000].map(Duration::from_millis);
-    let words: Vec<_> = SuppressedReason::ALL.iter().map(|reason| reason.word()).collect();
-    let families = Metrics::new(&buckets).unwrap();
-    let metrics = families.upstream.upstream("a", &words);
-    let gate =
-        families.gate.gate("a", GateFeatures::default(), &breaker_words(), &rejection_words());
-    let gate = Gate::new(&GatePolicy::default(), gate, now);
-    let policy = UpstreamPolicy {
-        protocol: Protocol::Http1,
-        connect_timeout: None,
-        pool: PoolPolicy { idle: None, max_idle: 64, max_requests: None, max_age: None },
-        queue: Duration::ZERO,
-        // More than 0.2 and 3 per second: each round of the bench is to be paid for.
-        budget: BudgetPolicy { ratio: 1.0, floor_per_second: 1e9, window: Duration::from_secs(10) },
-    };
-    let limits =
-        LimitSettings { connections: Some(1_024), in_flight: Some(1_024), pending: Some(1_024) };
-    let balancer = Balancer::new(Policy::PeakEwma);
-    let upstream = Arc::new(Upstream::new("a", policy, limits, gate, balancer, metrics, now));
+/// The defaults, but for the budget: each round of the bench is to be paid for.
+const CONFIG: &str = "
+admin: off
+listeners: { a: { bind: 127.0.0.1:1, direction: outbound, routes: [{ to: a }] } }
+upstreams:
+  a:
+    endpoints: [10.0.0.1:80, 10.0.0.2:80, 10.0.0.3:80]
+    limits: { retry_budget: { ratio: 100%, floor: 1000000/s } }
+";
+
+/// An upstream of three endpoints, and the policy of retries of the route to it.
+fn compiled_upstream(now: Instant) -> (Rc<LocalUpstream>, RetryPolicy) {
+    let loaded = load_str("bench.yaml", CONFIG, &|_| None);
+    let Some(config) = loaded.config else { panic!("{:?}", loaded.diagnostics) };
+    let metrics = Metrics::new(&config.metrics.buckets).unwrap();
+    let snapshot = compiled(&config, &metrics, &mut Rng::from_seed(1), now).unwrap();
     let spec = |last| EndpointSpec::at(SocketAddr::from(([10, 0, 0, last], 80)));
+    let upstream = &snapshot.upstreams[0];
     upstream.publish(EndpointSet::build(&[1, 2, 3].map(spec), None, now), now);
-    LocalUpstreams::default().get(&upstream, now)
+    let local = LocalUpstreams::default().get(upstream, now);
+    let policy = RetryPolicy {
+        when: RetryWhen { gateway_error: true, ..RetryWhen::default() },
+        ..RetryPolicy::default()
+    };
+    (local, policy)
 }
 
 /// One request: attempts until the policy stops them, each answered with the next of `statuses`, 200 where none is left.
@@ -112,12 +108,8 @@ fn request(
 
 fn overhead(c: &mut Criterion) {
     let now = Instant::now();
-    let (local, tick) = (upstream(now), Tick::new(now));
+    let ((local, policy), tick) = (compiled_upstream(now), Tick::new(now));
     let rng = RefCell::new(Rng::from_seed(1));
-    let policy = RetryPolicy {
-        when: RetryWhen { gateway_error: true, ..RetryWhen::default() },
-        ..RetryPolicy::default()
-    };
     let failed = [StatusCode::BAD_GATEWAY];
     for (name, statuses, attempts) in [("first", &failed[..0], 1), ("with_one_retry", &failed, 2)] {
         assert_eq!(request(&local, &policy, &tick, &rng, statuses), attempts);
