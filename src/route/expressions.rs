@@ -180,10 +180,11 @@ mod tests {
         let (regexes, expressions) = index(&texts.iter().map(String::as_str).collect::<Vec<_>>());
         let automaton = expressions.automaton.as_ref().unwrap();
         let mut given_up = false;
-        for length in 0..60 {
-            let word: String = (0..length * 5).map(|_| letter()).collect();
+        for turn in 0..600 {
+            let word: String = (0..turn % 60).map(|_| letter()).collect();
             let (found, _) = found(&expressions, texts.len(), &word);
-            for (row, regex) in regexes.iter().enumerate() {
+            // Each seventh word is asked: all lengths come to it, before and after.
+            for (row, regex) in regexes.iter().enumerate().filter(|_| turn % 7 == 0) {
                 assert!(!regex.is_match(&word) || found.contains(&row), "{regex} {word}");
             }
             match &*automaton.caches.get() {
