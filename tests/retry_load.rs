@@ -209,6 +209,10 @@ fn no_post_ever_runs_twice_and_what_did_not_run_succeeds_elsewhere() {
         .iter()
         .sum();
     assert!(repeated < 0.5, "{repeated}");
+    proxy.wait_metrics("every place given back", |metrics| {
+        metrics.sum("outrigger_upstream_in_flight", &[]) < 0.5
+            && metrics.sum("outrigger_upstream_pending", &[]) < 0.5
+    });
 }
 
 #[test]
