@@ -318,7 +318,7 @@ fn what_may_have_run_is_never_answered_503() {
     let (closing, _) = closing(0);
     let retry = "retry: { when: [reset], attempts: 2, methods: any, backoff: 1ms..1ms }";
     let setup = Setup::new(&[closing.address, refusing()]).route(retry);
-    let upstream = "balance: random, limits: { retry_budget: 100% }";
+    let upstream = "balance: random, outliers: never, limits: { retry_budget: 100% }";
     let proxy = Proxy::start(&setup.upstream(upstream).yaml());
     let reasons: Vec<String> = (0..30)
         .map(|_| {

@@ -154,7 +154,9 @@ impl Endpoint {
     fn end_row(&self, now: Instant) {
         let row = self.failed_in_row.swap(0, Ordering::Relaxed).min(HELD);
         let dearer = DEARER.powf(f64::from(row));
-        self.latency.observe(self.latency(now).mul_f64(dearer), now);
+        // Bounded: one that fails every other request would be dearer without end.
+        let raised = self.latency(now).min(PENALTY).mul_f64(dearer);
+        self.latency.observe_at_least(raised, now);
     }
 
     /// Continues or ends its failures in a row.
@@ -357,6 +359,17 @@ mod tests {
         endpoint.start(now).settle(Outcome::Success, now);
         let after = fail();
         assert!((8_052..8_054).contains(&after) && fail() == after, "a success ends the row");
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_every_other_request_is_dear_and_not_beyond_bounds() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        for _ in 0..2_000 {
+            endpoint.start(now).settle(Outcome::Failure, now);
+            endpoint.start(now).settle(Outcome::Success, now);
+            assert!(endpoint.latency(now) <= 2 * PENALTY);
+        }
     }
 
     #[test]
