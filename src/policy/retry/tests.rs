@@ -385,3 +385,51 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A whole request, attempt by attempt, with one budget for many of them.
+    #[test]
+    fn a_request_is_sent_no_more_often_than_allowed_and_paid_for(
+        policy in policies(),
+        method in prop::sample::select(vec!["GET", "PUT", "POST"]),
+        idempotency_key in any::<bool>(),
+        requests in prop::collection::vec(prop::collection::vec(ends(), 12), 1..30),
+        ratio in 0.0..1.0_f64,
+        seed in any::<u64>(),
+    ) {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let (mut rng, now) = (Rng::from_seed(seed), Instant::now());
+        let mut budget = RetryBudget::new(ratio, 3.0, Duration::from_secs(10), now);
+        let (mut earned, mut paid) = (3.0, 0.0);
+        for ends in requests {
+            budget.deposit(now);
+            earned += ratio;
+            let (mut resent_once, mut ran, mut attempts) = (false, 0, 0);
+            for (attempt, end) in (1..).zip(ends) {
+                attempts = attempt;
+                ran += u32::from(end.may_have_run());
+                let state = RetryState {
+                    attempt, idempotency_key, resent_once, ..RetryState::first(&method, None)
+                };
+                let decision = policy.decide(end, &state, &mut rng).paid_from(&mut budget, now);
+                prop_assert!(budget.available(now) >= 0.0);
+                match decision {
+                    RetryDecision::Stop(_) => break,
+                    RetryDecision::ResendOnce => {
+                        prop_assert!(!resent_once, "once at once, whatever was the ground");
+                        resent_once = true;
+                    }
+                    RetryDecision::Resend | RetryDecision::Retry { .. } => {}
+                }
+                paid += f64::from(u8::from(decision.costs_budget()));
+            }
+            prop_assert!(attempts <= policy.attempts.max(1), "{} attempts", attempts);
+            let may_repeat = idempotent(&method, idempotency_key)
+                || policy.methods != RetryMethods::Idempotent;
+            prop_assert!(ran <= 1 || may_repeat, "ran {} times", ran);
+        }
+        prop_assert!(paid <= earned + 1e-6, "{} paid of {}", paid, earned);
+    }
+}
