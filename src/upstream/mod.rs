@@ -220,3 +220,6 @@ impl Upstream {
         self.policy.connect_timeout.unwrap_or(default)
     }
 }
+
+#[cfg(test)]
+mod tests;
