@@ -196,6 +196,50 @@ mod tests {
         }
     }
 
+    fn answer(status: u16, head: &[(&'static str, &str)], body: &[u8], trailer: &str) -> Answer {
+        let mut response = http::Response::builder().status(status);
+        for (name, value) in head {
+            response = response.header(*name, *value);
+        }
+        let mut trailers = http::HeaderMap::new();
+        if !trailer.is_empty() {
+            trailers.insert("grpc-status", trailer.parse().unwrap());
+        }
+        let head = response.body(()).unwrap().into_parts().0;
+        Answer { head, body: Bytes::copy_from_slice(body), trailers }
+    }
+
+    #[test]
+    fn only_serving_in_a_call_that_ended_well_passes() {
+        const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
+        let (up, down) = (framed(&[0x08, 1]), framed(&[0x08, 2]));
+        let alone = |status| answer(200, &[GRPC, ("grpc-status", status)], b"", "");
+        let told = [
+            (answer(200, &[GRPC], &up, "0"), HealthOutcome::Success, "serving"),
+            (answer(200, &[GRPC], &down, "0"), HealthOutcome::NotServing, "not serving"),
+            (answer(200, &[GRPC], &framed(&[]), "0"), HealthOutcome::NotServing, "status unknown"),
+            (answer(200, &[GRPC], &up, "14"), HealthOutcome::Status, "grpc-status 14"),
+            (
+                answer(200, &[GRPC], &up, ""),
+                HealthOutcome::Protocol,
+                "the answer has no grpc-status",
+            ),
+            (
+                answer(200, &[GRPC], b"", "0"),
+                HealthOutcome::Protocol,
+                "the answer is no health message",
+            ),
+            (answer(200, &[], &up, "0"), HealthOutcome::Protocol, "the answer is not gRPC"),
+            (answer(503, &[GRPC], &up, "0"), HealthOutcome::Status, "status 503"),
+            (alone("5"), HealthOutcome::NotServing, "the service is not known there"),
+            (alone("12"), HealthOutcome::Status, "gRPC health v1 is not served there"),
+            (alone("x"), HealthOutcome::Protocol, "the answer has no grpc-status"),
+        ];
+        for (answer, outcome, text) in told {
+            assert_eq!(judge(&answer), Finding::new(outcome, text));
+        }
+    }
+
     /// Bytes that look almost right: no panic, and nothing passes but what ends in `status: SERVING`.
     #[test]
     fn arbitrary_bytes_never_panic() {

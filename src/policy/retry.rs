@@ -67,7 +67,7 @@ pub struct RetryWhen {
     pub per_try_timeout: bool,
     /// Single statuses.
     pub statuses: StatusSet,
-    /// gRPC statuses of responses without a body (trailers-only): bit n for code n, 1..=16.
+    /// gRPC statuses of responses without a message, in their head or their trailers: bit n for code n, 1..=16.
     pub grpc: u32,
 }
 
@@ -169,7 +169,7 @@ pub enum AttemptEnd {
     Response {
         /// Its status.
         status: StatusCode,
-        /// Its gRPC status, where the head carries one (trailers-only).
+        /// Its gRPC status, where it is known before any of the body.
         grpc_status: Option<u8>,
     },
     /// No byte of the request was written: not connected, TLS failed, a pooled connection found closed.
@@ -303,6 +303,11 @@ impl RetryPolicy {
     /// True where a request of this kind would be sent again after the keep-alive race.
     pub fn repeats(&self, method: &Method, idempotency_key: bool) -> bool {
         self.attempts > 1 && idempotent(method, idempotency_key)
+    }
+
+    /// True where the gRPC status of an answer can be a ground for another attempt.
+    pub fn looks_at_grpc(&self) -> bool {
+        self.attempts > 1 && self.when.grpc != 0
     }
 
     /// What to do after an attempt that ended with `end`.

@@ -19,8 +19,8 @@ const SHARE: u32 = 10;
 /// How long no connection is reused, at first and at most; doubled each time.
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(64));
 
-/// A trial that finds no cover for this long is taken for passed: the budget is spent on other failures, and making
-/// every connection anew would be the last thing that a struggling upstream needs.
+/// A trial that finds the budget empty for this long is taken for passed: it is spent on other failures, and making every
+/// connection anew would be the last thing that a struggling upstream needs.
 const UNCOVERED: Duration = Duration::from_secs(1);
 
 /// What a worker has learned of reusing its connections to one endpoint.
@@ -38,7 +38,8 @@ const UNCOVERED: Duration = Duration::from_secs(1);
 /// | rest | never | after 1 s, 2 s, 4 s … 64 s: trial |
 /// | trial (after a rest) | by one request at a time that can be sent again and is covered | as above; proof makes the next rest 1 s again |
 ///
-/// A trial without cover for 1 s ends in trust that a single race ends.
+/// A trial during which the budget is empty for 1 s, or with nothing but requests that are never sent again, ends in trust that
+/// a single race ends.
 ///
 /// Rejected: resends that cost nothing (the outage in disguise), and a pool that closes earlier (it helps against an
 /// upstream that counts seconds, and `pool.idle` is that; it cannot help against one that closes as it is used).
@@ -65,10 +66,34 @@ enum State {
 pub enum Reuse {
     /// Use it.
     Free,
-    /// Use it, and count it as at risk until its response has begun.
+    /// Use it, and count it as at risk until its response has begun, or its race is paid.
     AtRisk,
     /// Make a new one.
     No,
+}
+
+/// Whether the race of a use that is not trusted yet would be paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cover {
+    /// It would be.
+    Paid,
+    /// Not beside the uses that are at risk already.
+    Taken,
+    /// The budget pays for nothing now.
+    Empty,
+}
+
+impl Cover {
+    /// What `available` retries cover: one more than the uses that are at risk `already`; `alone`, one in all.
+    pub fn of(available: f64, already: u32, alone: bool) -> Self {
+        if available < 1.0 {
+            Self::Empty
+        } else if (alone && already > 0) || available < f64::from(already) + 1.0 {
+            Self::Taken
+        } else {
+            Self::Paid
+        }
+    }
 }
 
 const TRIAL: State = State::Trial { successes: 0, uncovered: None };
@@ -82,14 +107,13 @@ impl Default for ReuseTrust {
 impl ReuseTrust {
     /// Whether a kept connection may carry a request.
     ///
-    /// `repeatable`: the request would be sent again after a race. `at_risk`: uses under way that were answered
-    /// [`Reuse::AtRisk`], over all endpoints that share the budget. `covers`: could the budget pay for that many retries?
+    /// `repeatable`: the request would be sent again after a race. `cover`: does the budget pay for one more race than there are
+    /// uses at risk, of all endpoints and workers that share it? Asked with `true`, one use at a time is all that it covers.
     pub fn ask(
         &mut self,
         now: Instant,
         repeatable: bool,
-        at_risk: u32,
-        covers: impl FnOnce(u32) -> bool,
+        cover: impl FnOnce(bool) -> Cover,
     ) -> Reuse {
         if matches!(self.state, State::Rest { until } if until <= now) {
             self.state = TRIAL;
@@ -100,10 +124,13 @@ impl ReuseTrust {
             State::Rest { .. } => Reuse::No,
             State::Trial { .. } if !repeatable && !raced_before => Reuse::Free,
             State::Trial { uncovered, .. } => {
-                let alone = !raced_before || at_risk == 0;
-                if repeatable && alone && covers(at_risk.saturating_add(1)) {
-                    *uncovered = None;
-                    return Reuse::AtRisk;
+                match if repeatable { cover(raced_before) } else { Cover::Empty } {
+                    Cover::Paid => {
+                        *uncovered = None;
+                        return Reuse::AtRisk;
+                    }
+                    Cover::Taken => return Reuse::No,
+                    Cover::Empty => {}
                 }
                 let since = *uncovered.get_or_insert(now);
                 if now.saturating_duration_since(since) < UNCOVERED {

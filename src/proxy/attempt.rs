@@ -13,13 +13,14 @@ use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
-use crate::net::{SendFailure, UpstreamResponse};
+use crate::net::{BrokenBody, SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, Ended, LocalUpstream, MayReuse, Slot};
 
 use super::exchange::Exchange;
+use super::hold::{self, Behind};
 use super::response::Flow;
 use super::retries::SoFar;
 use super::worker::Worker;
@@ -33,6 +34,8 @@ pub(super) struct Plan<'a> {
     pub(super) http2: bool,
     /// It would be sent again after the keep-alive race.
     pub(super) repeatable: bool,
+    /// A gRPC call that is sent again for some statuses: its head is held back, see [`super::hold`].
+    pub(super) hold: bool,
     pub(super) deadline: Deadline,
     /// The most that there may be.
     pub(super) attempts: u32,
@@ -56,6 +59,14 @@ struct Progress {
 pub(super) struct Failed {
     pub(super) end: AttemptEnd,
     pub(super) error: ProxyError,
+    /// What it went on, kept until the next is decided: see `upstream::reuse`, a use stays at risk until it is paid.
+    connection: Option<Connection>,
+}
+
+impl Failed {
+    fn new(end: AttemptEnd, error: ProxyError) -> Self {
+        Self { end, error, connection: None }
+    }
 }
 
 /// An attempt that is under way. A caller that leaves drops it: then the endpoint took at least this long.
@@ -130,23 +141,39 @@ impl Plan<'_> {
         };
         let now = Instant::now();
         let took = now.saturating_duration_since(start);
+        let mut answered =
+            answered.unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)));
+        let mut behind = Behind::Unknown;
+        if self.hold
+            && let Ok(response) = &mut answered
+            && grpc_status(response.headers()).is_none()
+        {
+            timer.set(self.or_idle(bound, now));
+            let open = self.body.is_some_and(|body| !body.is_complete());
+            behind = hold::behind(response.body_mut(), &mut timer, open).await;
+            if let Behind::Broken(error) = &behind {
+                answered = Err(self.broken(endpoint, error));
+            }
+        }
         let metrics = &self.local.upstream.metrics;
         let guard = ongoing.end();
-        match answered
-            .unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)))
-        {
+        match answered {
             Ok(response) => {
                 metrics.duration.observe(took.as_secs_f64());
-                let status =
-                    exchange.fields.grpc.then(|| grpc_status(response.headers())).flatten();
+                let status = exchange.fields.grpc.then(|| {
+                    grpc_status(response.headers()).or_else(|| grpc_status(behind.trailers()?))
+                });
+                let status = status.flatten();
                 exchange.grpc_status = status;
                 exchange.head_at = Some(now);
                 self.settle(guard.as_ref(), response.status(), status, now);
                 slot.settle(&Ended::of_response(response.status(), status, took));
-                exchange.flow = Some(Flow::new(timer, guard, progress.connection, slot));
+                let flow = Flow::new(timer, guard, progress.connection, slot);
+                exchange.flow = Some(flow.after(behind));
                 Ok(response)
             }
-            Err(failed) => {
+            Err(mut failed) => {
+                failed.connection = progress.connection;
                 metrics.attempt(outcome_word(failed.error.reason));
                 slot.settle(&Ended::of_reason(failed.error.reason, took));
                 if let Some(guard) = guard {
@@ -204,12 +231,12 @@ impl Plan<'_> {
             false => MayReuse::Once,
         };
         let connected = self.local.connect(endpoint, self.http2, reuse, tick, deadline).await;
-        let connection = connected.map_err(|error| Failed {
-            end: match error.reason {
+        let connection = connected.map_err(|error| {
+            let end = match error.reason {
                 Reason::ConnectFailed => AttemptEnd::NotSent,
                 _ => AttemptEnd::Final,
-            },
-            error,
+            };
+            Failed::new(end, error)
         })?;
         progress.sent = true;
         let connection = progress.connection.insert(connection);
@@ -246,7 +273,14 @@ impl Plan<'_> {
             SendFailure::Protocol(_) => (AttemptEnd::Final, Reason::UpstreamProtocol),
             SendFailure::Body(error) => (AttemptEnd::Final, error.reason()),
         };
-        Failed { end, error: ProxyError::new(reason, self.named(endpoint, &failure.to_string())) }
+        Failed::new(end, ProxyError::new(reason, self.named(endpoint, &failure.to_string())))
+    }
+
+    /// The answer broke off before the caller has seen any of it.
+    fn broken(&self, endpoint: &Endpoint, error: &BrokenBody) -> Failed {
+        let text = "the upstream broke off before the first of its answer";
+        let error = ProxyError::new(error.reason(), self.named(endpoint, text));
+        Failed::new(AttemptEnd::Reset, error)
     }
 
     fn timed_out(&self, endpoint: &Endpoint, sent: bool, idle: bool, now: Instant) -> Failed {
@@ -263,7 +297,7 @@ impl Plan<'_> {
         } else {
             (AttemptEnd::NotSent, Reason::ConnectFailed, "no connection within the per-try timeout")
         };
-        Failed { end, error: ProxyError::new(reason, self.named(endpoint, text)) }
+        Failed::new(end, ProxyError::new(reason, self.named(endpoint, text)))
     }
 
     fn named(&self, endpoint: &Endpoint, what: &str) -> String {

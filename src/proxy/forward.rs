@@ -64,6 +64,7 @@ pub(super) async fn forward(
         local: &local,
         http2,
         repeatable: route.retry.repeats(&exchange.head.method, exchange.fields.idempotency_key),
+        hold: exchange.fields.grpc && route.retry.looks_at_grpc(),
         deadline,
         attempts: route.retry.attempts,
         per_try: route.retry.per_try,

@@ -5,7 +5,7 @@
 //! 1. [`listener`]: a worker accepts the connection, under the listener's limit.
 //! 2. [`connection`]: the first bytes tell HTTP/1 from HTTP/2; hyper reads messages; [`watch`] keeps the limits of time.
 //! 3. [`request`]: the spine. The head is checked ([`check`]), routed, answered or forwarded.
-//! 4. [`forward`]: the deadline, the retry loop, the replayable body; [`retries`]: what follows an attempt.
+//! 4. [`forward`]: the deadline, the retry loop, the replayable body; [`retries`]: what follows an attempt; [`hold`]: gRPC's answers are not judged by their head.
 //! 5. [`attempt`]: one try: a place, an endpoint, a connection, the response's head.
 //! 6. [`response`]: the body streams back; its end settles connection, guards, metrics and log.
 //!
@@ -21,6 +21,7 @@ mod fault;
 mod fields;
 mod forward;
 mod headers;
+mod hold;
 mod listener;
 mod rate_limit;
 mod reply;

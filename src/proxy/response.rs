@@ -23,6 +23,7 @@ use crate::upstream::{Connection, Slot};
 
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
+use super::hold::Behind;
 use super::reply;
 
 /// The body of an answer. Its drop ends the request.
@@ -38,8 +39,10 @@ pub(super) struct ResponseBody {
 #[derive(Debug)]
 pub(super) struct Flow {
     incoming: Option<net::ResponseBody>,
-    /// What is left of a piece that was too large for the caller's protocol.
+    /// What was read and not yet handed over: of a piece that was too large for the caller's protocol, or before the head.
     rest: Bytes,
+    /// Those that were read before the head went on.
+    read_trailers: Option<HeaderMap>,
     /// Taken when it is given back.
     connection: Option<Connection>,
     deadline: Timer,
@@ -96,7 +99,7 @@ pub(super) fn pass_back(
         flow.deadline.set(cut_at);
         flow.idle_after = route.idle;
         flow.trailers = trailers;
-        let ended = incoming.is_end_stream();
+        let ended = incoming.is_end_stream() && !flow.holds();
         flow.incoming = Some(incoming);
         if ended {
             exchange.finish();
@@ -145,6 +148,7 @@ impl Flow {
         Self {
             incoming: None,
             rest: Bytes::new(),
+            read_trailers: None,
             connection,
             deadline,
             idle: None,
@@ -153,6 +157,26 @@ impl Flow {
             trailers: false,
             held: Some((endpoint, slot)),
         }
+    }
+
+    /// Takes what was read of the body before the head went on.
+    pub(super) fn after(mut self, behind: Behind<BrokenBody>) -> Self {
+        match behind {
+            Behind::Data(data) => self.rest = data,
+            Behind::Trailers(trailers) => self.read_trailers = Some(trailers),
+            Behind::Unknown | Behind::Nothing | Behind::Broken(_) => {}
+        }
+        self
+    }
+
+    /// Something was read that is not yet handed over.
+    fn holds(&self) -> bool {
+        !self.rest.is_empty() || self.read_trailers.is_some()
+    }
+
+    /// The trailers, where they were read before the head went on.
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        self.read_trailers.as_ref()
     }
 
     /// Ready when neither direction has moved for the idle time.
@@ -199,6 +223,10 @@ impl Exchange {
         let Some(incoming) = &mut flow.incoming else { return Poll::Ready(None) };
         if !flow.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.next_piece())));
+        }
+        if let Some(fields) = flow.read_trailers.take() {
+            let passed_on = flow.trailers;
+            return self.end_with(fields, passed_on);
         }
         let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
             ready!(flow.poll_idle(cx, &self.downstream.worker.tick, moved));
@@ -307,12 +335,20 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         self.local.is_empty()
-            && self.flow().is_none_or(|flow| flow.rest.is_empty())
+            && self.flow().is_none_or(|flow| !flow.holds())
             && self.incoming().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming()
-            .map_or_else(|| SizeHint::with_exact(self.local.len() as u64), Body::size_hint)
+        let Some(incoming) = self.incoming() else {
+            return SizeHint::with_exact(self.local.len() as u64);
+        };
+        let (to_come, read) = (incoming.size_hint(), self.flow().map_or(0, |flow| flow.rest.len()));
+        let mut hint = SizeHint::new();
+        hint.set_lower(to_come.lower() + read as u64);
+        if let Some(upper) = to_come.upper() {
+            hint.set_upper(upper + read as u64);
+        }
+        hint
     }
 }

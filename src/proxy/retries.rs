@@ -16,6 +16,7 @@ use crate::snapshot::Route;
 
 use super::attempt::{Failed, Plan};
 use super::exchange::Exchange;
+use super::response::Flow;
 
 /// The attempts of a request so far.
 #[derive(Debug, Default)]
@@ -88,10 +89,14 @@ impl SoFar {
             return RetryDecision::Stop(None);
         }
         let now = Instant::now();
-        let (pushback, below) = ended.as_ref().map_or_else(
-            |_| (Pushback::None, RetryDepth::default()),
-            |response| (Pushback::read(response.headers()), RetryDepth::read(response.headers())),
-        );
+        let head = ended.as_ref().ok().map(UpstreamResponse::headers);
+        let trailers = exchange.flow.as_ref().and_then(Flow::trailers);
+        // What a call says about retries stands where its status does.
+        let pushback = head
+            .map(Pushback::read)
+            .filter(|pushback| *pushback != Pushback::None)
+            .or_else(|| trailers.map(Pushback::read))
+            .unwrap_or_default();
         let state = RetryState {
             attempt: exchange.attempts,
             method: &exchange.head.method,
@@ -106,7 +111,7 @@ impl SoFar {
             remaining: plan.deadline.remaining(now),
             pushback,
             above: self.above,
-            below,
+            below: head.map_or_else(RetryDepth::default, RetryDepth::read),
         };
         let decision = route.retry.decide(end, &state, &mut plan.worker.rng.borrow_mut());
         let decision = match decision {

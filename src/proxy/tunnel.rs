@@ -138,6 +138,7 @@ pub(super) async fn reach(
         local,
         http2: false,
         repeatable: false,
+        hold: false,
         deadline,
         attempts: 0,
         per_try: None,

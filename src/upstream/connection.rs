@@ -97,13 +97,13 @@ impl Connection {
             Kind::Http1(connection, pool, _, risk) => {
                 let reused = connection.is_reused();
                 let sent = connection.send(request).await;
-                if reused {
-                    *risk = None;
-                    match &sent {
-                        Ok(_) => pool.trust().succeeded(),
-                        Err(SendFailure::Closed) => pool.trust().raced(Instant::now()),
-                        Err(_) => {}
+                match &sent {
+                    Ok(_) if reused => {
+                        *risk = None;
+                        pool.trust().succeeded();
                     }
+                    Err(SendFailure::Closed) if reused => pool.trust().raced(Instant::now()),
+                    _ => {}
                 }
                 sent
             }

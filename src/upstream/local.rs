@@ -1,6 +1,6 @@
 //! What one worker has of an upstream: its connections, its part of the retry budget, its waiting requests.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -35,8 +35,6 @@ pub struct LocalUpstream {
     /// What all workers share.
     pub upstream: Arc<Upstream>,
     budget: RefCell<RetryBudget>,
-    /// Uses of kept connections that the budget must cover, see [`super::reuse`].
-    pub(super) at_risk: Cell<u32>,
     pools: RefCell<IdMap<(Arc<Endpoint>, Rc<EndpointPool>)>>,
     /// Requests that wait for one of the upstream's places.
     pub(super) slots: Queue,
@@ -48,7 +46,6 @@ impl LocalUpstream {
     pub(super) fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
         Self {
             budget: RefCell::new(upstream.budget_of_one(now)),
-            at_risk: Cell::new(0),
             upstream,
             pools: RefCell::default(),
             slots: Queue::default(),

@@ -11,7 +11,7 @@ mod slot;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -96,6 +96,8 @@ pub struct Upstream {
     pub metrics: UpstreamMetrics,
     /// Retries that need no traffic, for all workers.
     floor: Arc<RetryFloor>,
+    /// Uses of kept connections that the budgets must cover, see [`reuse`].
+    at_risk: AtomicU32,
     endpoints: ArcSwap<EndpointSet>,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
@@ -119,6 +121,7 @@ impl Upstream {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             floor: Arc::new(RetryFloor::new(policy.budget.floor_per_second, now)),
+            at_risk: AtomicU32::new(0),
             policy,
             limits: Limits::new(limits),
             gate,

@@ -1,12 +1,15 @@
 //! Kept HTTP/1 connections, as far as their endpoint is trusted with another request on them.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
 use crate::net::Http1;
-use crate::policy::reuse::Reuse;
+use crate::policy::reuse::{Cover, Reuse};
 
+use super::Upstream;
 use super::connection::Place;
 use super::local::LocalUpstream;
 use super::pool::EndpointPool;
@@ -25,20 +28,21 @@ pub enum MayReuse {
 /// A kept connection, with what counts its use as at risk where it is not yet trusted.
 pub(super) type Kept = (Http1, Place, Option<AtRisk>);
 
-/// A use that the budget must be able to repair, until its response has begun.
+/// A use that the budget must be able to repair, until its response has begun, or its race is paid.
 #[derive(Debug)]
-pub(super) struct AtRisk(Rc<LocalUpstream>);
+pub(super) struct AtRisk(Arc<Upstream>);
 
 impl AtRisk {
-    fn begin(local: &Rc<LocalUpstream>) -> Self {
-        local.at_risk.set(local.at_risk.get() + 1);
-        Self(Rc::clone(local))
+    /// Counts one, and says how many there were before. Of all workers: they share the budget's floor.
+    fn begin(upstream: &Arc<Upstream>) -> (Self, u32) {
+        let already = upstream.at_risk.fetch_add(1, Ordering::Relaxed);
+        (Self(Arc::clone(upstream)), already)
     }
 }
 
 impl Drop for AtRisk {
     fn drop(&mut self) {
-        self.0.at_risk.set(self.0.at_risk.get().saturating_sub(1));
+        self.0.at_risk.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -50,16 +54,21 @@ impl LocalUpstream {
         }
         let now = Instant::now();
         let repeatable = may == MayReuse::Repeatable;
-        let verdict = pool.trust().ask(now, repeatable, self.at_risk.get(), |uses| {
+        let mut risk = None;
+        let verdict = pool.trust().ask(now, repeatable, |alone| {
             let budget = self.budget();
+            // Counted before it is looked at: two workers must not both find room for the last.
+            let (begun, already) = AtRisk::begin(&self.upstream);
+            risk = Some(begun);
             // Where nothing is ever repaired, nothing needs cover.
-            budget.is_none() || budget.available(now) >= f64::from(uses)
+            let available = if budget.is_none() { f64::MAX } else { budget.available(now) };
+            Cover::of(available, already, alone)
         });
-        let risk = match verdict {
+        match verdict {
             Reuse::No => return None,
-            Reuse::Free => None,
-            Reuse::AtRisk => Some(AtRisk::begin(self)),
-        };
+            Reuse::Free => risk = None,
+            Reuse::AtRisk => {}
+        }
         let (connection, place) = pool.checkout(&self.upstream.policy.pool, now)?;
         Some((connection, place, risk))
     }
