@@ -7,6 +7,7 @@ mod access;
 mod gate;
 mod health;
 mod show;
+mod standing;
 
 use std::convert::Infallible;
 use std::rc::Rc;

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::balance::endpoint::{Ejection, Endpoint, Health};
 use crate::base::units::format_duration;
 use crate::control::{Applied, Control, Managed};
 
 use super::gate;
+use super::standing;
 
 /// For `/` and for pages that do not exist.
 pub(super) const INDEX: &str = "\
@@ -78,9 +78,8 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         .map(|member| {
             let endpoint = &member.endpoint;
             let latency = endpoint.latency(now).as_secs_f64() * 1e3;
-            json!({
+            let mut shown = json!({
                 "address": endpoint.address.to_string(),
-                "state": state(endpoint),
                 "health": super::health::endpoint(managed, endpoint.id, now),
                 "weight": member.weight,
                 "zone": endpoint.zone,
@@ -90,12 +89,15 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
                 "failures": endpoint.failures(),
                 "ewma_ms": (latency * 1e3).round() / 1e3,
                 "source": source,
-            })
+            });
+            standing::add(&mut shown, &upstream.balancer, endpoint, now);
+            shown
         })
         .collect();
     let mut page = json!({
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
+        "panic": upstream.balancer.is_panicking(),
         "discovery": discovery(managed, &source, now),
         "limits": limits,
         "endpoints": endpoints,
@@ -104,16 +106,6 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         page[key] = value;
     }
     page
-}
-
-/// The word for how an endpoint stands, as in `outrigger_upstream_endpoints`.
-fn state(endpoint: &Endpoint) -> &'static str {
-    match (endpoint.ejection(), endpoint.health()) {
-        (Ejection::Ejected | Ejection::Probing, _) => "ejected",
-        (_, Health::Unhealthy) => "unhealthy",
-        (_, Health::Unproven) => "unproven",
-        (_, Health::Unknown | Health::Healthy) => "ready",
-    }
 }
 
 fn discovery(managed: &Managed, source: &str, now: Instant) -> Value {

@@ -28,12 +28,25 @@ pub use super::standing::{Ejection, Health};
 use crate::base::address::Address;
 use crate::base::endpoint::EndpointSpec;
 use crate::policy::classify::Outcome;
+use crate::policy::outlier::{Signal, Streaks};
 
-/// What a failure or a "too much" counts as instead of its latency.
+/// What a "too much" counts as instead of its latency, and the most that a failure counts as beyond its own.
 ///
-/// An endpoint that fails answers faster than one that works, and would attract the traffic of all others. Linkerd
+/// An endpoint that refuses answers faster than one that works, and would attract the traffic of all others. Linkerd
 /// does the same for 429 and RESOURCE_EXHAUSTED.
 const PENALTY: Duration = Duration::from_secs(5);
+
+/// Failures in a row that leave the latency estimate where it is; each beyond doubles it.
+///
+/// As many as eject by default: up to here ejection decides, beyond, it was not allowed to.
+const HELD: u32 = 5;
+
+/// What each failure of a row multiplies the estimate by, when a success ends the row.
+///
+/// Where the cheaper of two always wins, a dearer one is out until it has decayed: for `10 s × ln factor`. 1.1 costs an endpoint
+/// a second for each failure, so that one that fails now and then is left with about a failure a second; 5 s in place of 20 ms,
+/// which Linkerd's 429 costs, would be 55 s for one lone 500. Figures: `docs/policies/balancing.md`.
+const DEARER: f64 = 1.1;
 
 /// One address of an upstream, shared by all workers and carried from set to set.
 ///
@@ -53,6 +66,12 @@ pub struct Endpoint {
     latency: PeakEwma,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// Failures since the last success, of all kinds.
+    failed_in_row: AtomicU32,
+    /// Failures in a row, see [`Streaks`].
+    streaks: AtomicU64,
+    /// Of this interval: successes in the lower half, failures in the upper.
+    tally: AtomicU64,
     retired: AtomicBool,
 }
 
@@ -70,6 +89,9 @@ impl Endpoint {
             latency: PeakEwma::new(now),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            failed_in_row: AtomicU32::new(0),
+            streaks: AtomicU64::new(0),
+            tally: AtomicU64::new(0),
             retired: AtomicBool::new(false),
         }
     }
@@ -128,6 +150,50 @@ impl Endpoint {
         self.latency.read(now)
     }
 
+    /// A success has ended a row of failures: each of them costs.
+    fn end_row(&self, now: Instant) {
+        let row = self.failed_in_row.swap(0, Ordering::Relaxed).min(HELD);
+        let dearer = DEARER.powf(f64::from(row));
+        self.latency.observe(self.latency(now).mul_f64(dearer), now);
+    }
+
+    /// Continues or ends its failures in a row.
+    pub(super) fn streak(&self, signal: Signal) -> Streaks {
+        if signal == Signal::Success {
+            self.forget_streak();
+            return Streaks::default();
+        }
+        let next = |word| Streaks::unpack(word).after(signal);
+        let update = |word| Some(next(word).pack());
+        // Always changed: the closure never says no.
+        let before = self.streaks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        next(before.unwrap_or_else(|word| word))
+    }
+
+    /// Nothing has failed in a row. Written only where it says otherwise: the line is shared by all workers.
+    pub(super) fn forget_streak(&self) {
+        if self.streaks.load(Ordering::Relaxed) != 0 {
+            self.streaks.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an answer, or the lack of one. Failed connects and refusals are no answers.
+    pub(super) fn tally(&self, signal: Signal) {
+        let one = match signal {
+            Signal::Success => 1,
+            Signal::Failure | Signal::Gateway => 1 << 32,
+            Signal::LocalOrigin | Signal::Refused => return,
+        };
+        self.tally.fetch_add(one, Ordering::Relaxed);
+    }
+
+    /// Successes and failures since the last time.
+    #[expect(clippy::cast_possible_truncation, reason = "each is half of the word")]
+    pub(super) fn take_tally(&self) -> (u32, u32) {
+        let tally = self.tally.swap(0, Ordering::Relaxed);
+        (tally as u32, (tally >> 32) as u32)
+    }
+
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
@@ -149,7 +215,6 @@ pub struct EndpointGuard {
     endpoint: Arc<Endpoint>,
     started: Instant,
     /// This attempt is the probe of an ejected endpoint.
-    #[expect(dead_code, reason = "outlier detection")]
     pub(super) probe: Option<ProbePermit>,
 }
 
@@ -171,19 +236,38 @@ impl EndpointGuard {
 
     /// Learns from what came of the attempt; it stays in flight until the guard is dropped.
     ///
-    /// Success counts with its latency, a failure with 5 s or its longer latency. A cancelled attempt took *at least* its
-    /// time so far: it may raise the estimate, never lower it. A local failure says nothing.
+    /// Success counts with its latency. A failure never lowers the estimate: it counts with its own latency or the estimate,
+    /// whichever is more; from the sixth in a row on with twice the estimate, up to 5 s. The success after a row of failures
+    /// raises the estimate by a tenth for each. A cancelled attempt took *at least* its time so far: it may raise the estimate, never lower it. A local failure says nothing.
     pub fn settle(&self, outcome: Outcome, now: Instant) {
         let took = now.saturating_duration_since(self.started);
         match outcome {
-            Outcome::Success => self.endpoint.latency.observe(took, now),
+            Outcome::Success => {
+                if self.endpoint.failed_in_row.load(Ordering::Relaxed) != 0 {
+                    self.endpoint.end_row(now);
+                }
+                self.endpoint.latency.observe(took, now);
+            }
             Outcome::Failure => {
                 self.endpoint.failures.fetch_add(1, Ordering::Relaxed);
-                self.endpoint.latency.observe(took.max(PENALTY), now);
+                let before = self.endpoint.failed_in_row.fetch_add(1, Ordering::Relaxed);
+                let estimate = self.endpoint.latency(now);
+                let counts = if before < HELD {
+                    estimate
+                } else {
+                    (2 * estimate).min(PENALTY.max(estimate))
+                };
+                self.endpoint.latency.observe(took.max(counts), now);
             }
             Outcome::Cancelled => self.endpoint.latency.observe_at_least(took, now),
             Outcome::LocalFailure => {}
         }
+    }
+
+    /// Forgets every latency but this attempt's: it is the probe that has brought the endpoint back.
+    pub(super) fn restart_latency(&self, now: Instant) {
+        let took = now.saturating_duration_since(self.started);
+        self.endpoint.latency.restart(took, now);
     }
 
     /// Learns from an answer that says "too much" (429, RESOURCE_EXHAUSTED): no failure, but it counts as 5 s.
@@ -248,13 +332,31 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_failure_counts_as_five_seconds_and_a_slow_one_as_itself() {
-        let close = |actual: Duration, seconds: u64| {
-            actual.abs_diff(Duration::from_secs(seconds)) < Duration::from_millis(1)
+    fn a_failure_never_lowers_the_estimate_and_a_slow_one_raises_it() {
+        let close = |actual: Duration, millis: u64| {
+            actual.abs_diff(Duration::from_millis(millis)) < Duration::from_millis(1)
         };
-        assert!(close(after(Outcome::Failure, Duration::from_millis(1)), 5));
-        assert!(close(after(Outcome::Failure, Duration::from_secs(9)), 9));
-        assert!(close(after(Outcome::Success, Duration::from_secs(2)), 2));
+        assert!(close(after(Outcome::Failure, Duration::from_millis(1)), 30));
+        assert!(close(after(Outcome::Failure, Duration::from_secs(9)), 9_000));
+        assert!(close(after(Outcome::Success, Duration::from_secs(2)), 2_000));
+    }
+
+    #[test]
+    fn failures_beyond_the_fifth_in_a_row_double_the_estimate_up_to_five_seconds() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        let fail = || {
+            endpoint.start(now).settle(Outcome::Failure, now);
+            endpoint.latency(now).as_millis()
+        };
+        let estimates: Vec<_> = (0..15).map(|_| fail()).collect();
+        let expected =
+            [30, 30, 30, 30, 30, 60, 120, 240, 480, 960, 1_920, 3_840, 5_000, 5_000, 5_000];
+        let near = |(seen, due): (&u128, u128)| seen.abs_diff(due) <= 1;
+        assert!(estimates.iter().zip(expected).all(near), "{estimates:?}");
+        endpoint.start(now).settle(Outcome::Success, now);
+        let after = fail();
+        assert!((8_052..8_054).contains(&after) && fail() == after, "a success ends the row");
     }
 
     #[test]

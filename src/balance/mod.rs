@@ -9,6 +9,7 @@ mod candidates;
 pub mod endpoint;
 pub mod endpoint_set;
 mod least_request;
+pub mod outliers;
 mod peak_ewma;
 mod picked;
 mod random;
@@ -16,6 +17,7 @@ mod round_robin;
 mod standing;
 mod tried;
 mod two_choices;
+mod view;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +28,7 @@ use self::candidates::Candidates;
 pub use self::picked::Picked;
 use self::picked::ProbePermit;
 pub use self::tried::Tried;
+pub use self::view::{EjectionView, Place, View};
 use crate::balance::endpoint::Health;
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
@@ -172,16 +175,12 @@ impl Balancer {
             unhealthy += usize::from(state.health == Health::Unhealthy);
             unproven += usize::from(state.health == Health::Unproven);
             available |= state.is_available();
-            let count = if state.is_ejected() {
-                &mut counts.ejected
-            } else if state.health == Health::Unhealthy {
-                &mut counts.unhealthy
-            } else if state.health == Health::Unproven {
-                &mut counts.unproven
-            } else if state.ramping {
-                &mut counts.slow_start
-            } else {
-                &mut counts.ready
+            let count = match state.place(self.slow_start) {
+                Place::Ejected => &mut counts.ejected,
+                Place::Unhealthy => &mut counts.unhealthy,
+                Place::Unproven => &mut counts.unproven,
+                Place::SlowStart => &mut counts.slow_start,
+                Place::Ready => &mut counts.ready,
             };
             *count += 1;
         }

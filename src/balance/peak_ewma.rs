@@ -72,6 +72,11 @@ impl PeakEwma {
         }
     }
 
+    /// Takes a latency for all that is known.
+    pub(super) fn restart(&self, latency: Duration, now: Instant) {
+        self.word.store(pack(nanos(latency), self.ticks(now)), Ordering::Relaxed);
+    }
+
     /// The estimate in nanoseconds, decayed to `now`.
     pub(super) fn read(&self, now: Instant) -> f64 {
         let (estimate, then) = unpack(self.word.load(Ordering::Relaxed));

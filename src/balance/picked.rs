@@ -58,7 +58,6 @@ impl ProbePermit {
     }
 
     /// Which ejection it probes.
-    #[expect(dead_code, reason = "outlier detection")]
     pub(super) fn epoch(&self) -> u16 {
         self.epoch
     }

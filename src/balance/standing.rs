@@ -132,13 +132,12 @@ impl State {
         RAMP_FLOOR + u32::try_from(ramped).unwrap_or(FULL - RAMP_FLOOR)
     }
 
-    /// Out of traffic from now until `until`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "outlier detection"))]
-    pub(super) fn ejected(self, ejection: Ejection, until: u64) -> Self {
+    /// Out of traffic until `until`, for the `times`-th time in a row.
+    pub(super) fn ejected(self, ejection: Ejection, times: u8, until: u64) -> Self {
         Self {
             ejection,
             ramping: false,
-            times: self.times.saturating_add(1),
+            times,
             epoch: (self.epoch + 1) % Self::EPOCHS,
             at: until,
             ..self
@@ -146,7 +145,6 @@ impl State {
     }
 
     /// Back in traffic, with slow start.
-    #[expect(dead_code, reason = "outlier detection")]
     pub(super) fn returned(self, now: u64) -> Self {
         let ramping = self.ejection != Ejection::Shadow;
         Self { ejection: Ejection::In, ramping, at: now, ..self }
@@ -198,7 +196,6 @@ impl Standing {
     }
 
     /// When `at` is.
-    #[expect(dead_code, reason = "outlier detection")]
     pub(super) fn instant(&self, at: u64) -> Instant {
         self.origin + Duration::from_millis(at)
     }
@@ -291,7 +288,7 @@ mod tests {
         let start = Instant::now();
         let standing = Standing::new(start);
         assert_eq!(standing.try_probe(start), None);
-        let _ejected = standing.update(|state| Some(state.ejected(Ejection::Ejected, 1_000)));
+        let _ejected = standing.update(|state| Some(state.ejected(Ejection::Ejected, 1, 1_000)));
         assert_eq!(standing.try_probe(start + 999 * SECOND / 1000), None);
         let permit = standing.try_probe(start + SECOND).unwrap();
         assert_eq!(standing.try_probe(start + SECOND), None);
@@ -319,7 +316,7 @@ mod tests {
     fn an_ejected_endpoint_that_recovers_stays_ejected() {
         let start = Instant::now();
         let standing = Standing::new(start);
-        let _ejected = standing.update(|state| Some(state.ejected(Ejection::Ejected, 9_000)));
+        let _ejected = standing.update(|state| Some(state.ejected(Ejection::Ejected, 1, 9_000)));
         standing.check(Health::Unhealthy, start);
         standing.check(Health::Healthy, start + SECOND);
         let state = standing.load();

@@ -2,6 +2,7 @@
 
 mod gate;
 mod health;
+mod outliers;
 mod shaping;
 mod write;
 
@@ -209,11 +210,18 @@ fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
             Balance::RoundRobin => "round_robin",
             Balance::Random => "random",
         };
-        w.leaf("balance", policy, below(node, "balance", ""));
+        let balance = below(node, "balance", "");
+        w.section("balance", |w| {
+            w.leaf("policy", policy, below(balance, "policy", "policy"));
+            w.leaf("panic", upstream.panic, below(balance, "panic", "policy"));
+        });
+        let ramp = upstream.slow_start.map_or_else(|| "never".to_owned(), format_duration);
+        w.leaf("slow_start", ramp, below(node, "slow_start", ""));
         pool(w, upstream, below(node, "pool", ""));
         limits(w, upstream, below(node, "limits", ""));
         gate::write(w, upstream, node);
         health::health(w, upstream.health.as_ref(), below(node, "health", ""));
+        outliers::outliers(w, upstream.outliers.as_ref(), below(node, "outliers", ""));
     });
 }
 

@@ -38,8 +38,9 @@ sections! {
         later ["proxy_protocol" "tls" "authorize" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault"]
         later ["hedge" "mirror" "hash"];
-    UPSTREAM_DEFAULTS = "`defaults.upstream`" ["protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle" "health"]
-        later ["tls" "slow_start" "outliers"];
+    UPSTREAM_DEFAULTS = "`defaults.upstream`" [
+        "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
+    ] later ["tls"];
     LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
         later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -63,10 +64,11 @@ sections! {
     FAULT_ABORT = "`abort`" ["share" "status"] later [];
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "pool" "limits" "breaker" "adaptive" "throttle" "health"
-    ] later ["subset" "tls" "slow_start" "outliers"];
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
+        "health" "outliers"
+    ] later ["subset" "tls"];
     ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
-    BALANCE = "`balance`" ["policy"] later ["zone_aware" "panic"];
+    BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [
         "connections" "in_flight" "pending" "queue" "retry_budget"
@@ -74,6 +76,10 @@ sections! {
     BREAKER = "`breaker`" ["errors" "slow" "window" "min_requests" "open_for" "probes"] later [];
     SLOW = "`slow`" ["share" "over"] later [];
     THROTTLE = "`throttle`" ["k"] later [];
+    OUTLIERS = "`outliers`" [
+        "consecutive" "gateway" "success_rate" "local_origin" "eject" "max_ejected" "enforce"
+    ] later [];
+    SUCCESS_RATE = "`success_rate`" ["stdev" "min_hosts" "min_requests"] later [];
     BUDGET = "`retry_budget`" ["ratio" "floor" "window"] later [];
     HEALTH = "`health`" ["http" "tcp" "grpc" "status" "host" "interval" "timeout" "rise" "fall"] later [];
 }
@@ -179,4 +185,12 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("successThreshold", "rise"),
     ("unhealthy_threshold", "fall"),
     ("failureThreshold", "fall"),
+    ("outlier_detection", "outliers"),
+    ("consecutive_5xx", "consecutive"),
+    ("consecutive_gateway_failure", "gateway"),
+    ("base_ejection_time", "eject"),
+    ("max_ejection_percent", "max_ejected"),
+    ("enforcing", "enforce"),
+    ("healthy_panic_threshold", "panic"),
+    ("stdev_factor", "stdev"),
 ];

@@ -14,6 +14,7 @@ mod listener;
 mod load;
 mod loaded;
 mod node;
+pub mod outliers;
 mod read;
 mod render;
 mod route;

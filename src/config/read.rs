@@ -7,6 +7,7 @@ mod headers;
 mod health;
 mod listener;
 mod matches;
+mod outliers;
 mod retry;
 mod scalar;
 mod scenario;

@@ -6,6 +6,7 @@ use crate::base::endpoint::EndpointSpec;
 use crate::base::units::{Rate, Ratio};
 
 use super::gate::{Adaptive, Breaker, Throttle};
+use super::outliers::Outliers;
 
 /// A named group of interchangeable endpoints and its policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,10 @@ pub struct Upstream {
     pub connect_timeout: Option<Duration>,
     /// Default `peak_ewma`.
     pub balance: Balance,
+    /// `balance.panic`: below this share of endpoints that are not unhealthy, all are used. Default 50 %; 0 %: never.
+    pub panic: Ratio,
+    /// How long an endpoint that joins or returns takes to its whole weight. Default `never`.
+    pub slow_start: Option<Duration>,
     /// Connections kept for reuse.
     pub pool: PoolSettings,
     /// Circuit breaking by resource.
@@ -32,6 +37,8 @@ pub struct Upstream {
     pub throttle: Option<Throttle>,
     /// Active health checks; `None` (not written, or `never`): none.
     pub health: Option<HealthCheck>,
+    /// Who is taken out of traffic for failures; `None` is `never`.
+    pub outliers: Option<Outliers>,
 }
 
 /// Where endpoints come from.

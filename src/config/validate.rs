@@ -2,6 +2,7 @@
 
 mod gate;
 mod health;
+mod outliers;
 mod shadow;
 mod shaping;
 
@@ -295,6 +296,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
             );
         }
         health::slow(upstream, &entry.node, &path, out);
+        outliers::ejection_share(upstream, &entry.node, &path, out);
         if let (Some(connect), Some(node)) =
             (upstream.connect_timeout, entry.node.get("connect_timeout"))
         {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::base::rng::Rng;
 use crate::config;
 use crate::metrics::Metrics;
+use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 
@@ -117,6 +118,11 @@ fn compile_listener(
         metrics: metrics.downstream.listener(name),
         unrouted: metrics.downstream.route(name, UNROUTED),
     })
+}
+
+/// The words for why an endpoint is ejected, in the order of their index.
+pub(super) fn ejection_words() -> Vec<&'static str> {
+    Cause::ALL.iter().map(|cause| cause.word()).collect()
 }
 
 /// The route of these names that was in force.

@@ -2,11 +2,12 @@
 //!
 //! `config::load` reads and checks the file, [`compile`] turns it into runtime types, [`Control::apply`] binds what is
 //! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
-//! upstreams. All of it runs on the control thread, apart from the workers.
+//! upstreams; [`tick`] looks at them. All of it runs on the control thread, apart from the workers.
 
 mod checks;
 mod compile;
 mod listen;
+mod outliers;
 mod resolve;
 mod series;
 mod socket_file;

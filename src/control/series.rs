@@ -40,6 +40,7 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
             }
             None => {
                 metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
+                metrics.upstream.forget_ejections(&old.name, &compile::ejection_words());
                 metrics.gate.forget(&old.name, &breaker_words(), &rejection_words());
             }
         }

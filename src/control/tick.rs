@@ -7,6 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::policy::breaker::{BreakerState, Transition};
 
+use super::outliers::Watch;
 use super::{Control, Managed};
 
 /// How often. A failing upstream is noticed at most so much later; a tick of an idle upstream costs less than a microsecond.
@@ -16,6 +17,7 @@ const TICK: Duration = Duration::from_millis(50);
 pub async fn run(control: Rc<Control>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut endpoints = Watch::new(Instant::now());
     loop {
         interval.tick().await;
         let now = Instant::now();
@@ -25,6 +27,7 @@ pub async fn run(control: Rc<Control>) {
                     log(managed, &change);
                 }
             }
+            endpoints.look(upstreams, now);
         });
     }
 }

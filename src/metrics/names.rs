@@ -31,6 +31,7 @@ metrics! {
     UPSTREAM_IN_FLIGHT = "outrigger_upstream_in_flight", "Attempts in flight, by upstream.";
     UPSTREAM_PENDING = "outrigger_upstream_pending", "Requests that wait for a place, by upstream.";
     UPSTREAM_ENDPOINTS = "outrigger_upstream_endpoints", "Endpoints, by upstream and state.";
+    UPSTREAM_EJECTIONS = "outrigger_upstream_ejections_total", "Endpoints taken out of traffic for failures (enforced=\"false\": that would have been), by upstream and reason.";
     UPSTREAM_PANIC = "outrigger_upstream_panic", "1 while so many endpoints are unhealthy that those are used as well, by upstream.";
     UPSTREAM_CONNECTIONS = "outrigger_upstream_connections", "Open connections, by upstream.";
     UPSTREAM_REJECTED = "outrigger_upstream_rejected_total", "Attempts refused without asking the upstream, by upstream and reason.";

@@ -76,6 +76,7 @@ pub struct UpstreamFamilies {
     pending: IntGaugeVec,
     endpoints: IntGaugeVec,
     panic: IntGaugeVec,
+    ejections: IntCounterVec,
     connections: IntGaugeVec,
     connects: IntCounterVec,
     reuse_rests: IntCounterVec,
@@ -101,6 +102,8 @@ impl UpstreamFamilies {
             pending: register.gauges(names::UPSTREAM_PENDING, &["upstream"])?,
             endpoints: register.gauges(names::UPSTREAM_ENDPOINTS, &["upstream", "state"])?,
             panic: register.gauges(names::UPSTREAM_PANIC, &["upstream"])?,
+            ejections: register
+                .counters(names::UPSTREAM_EJECTIONS, &["upstream", "reason", "enforced"])?,
             connections: register.gauges(names::UPSTREAM_CONNECTIONS, &["upstream"])?,
             connects: register.counters(names::UPSTREAM_CONNECTS, &["upstream", "outcome"])?,
             reuse_rests: register.counters(names::UPSTREAM_REUSE_RESTS, &["upstream"])?,
@@ -110,8 +113,16 @@ impl UpstreamFamilies {
         })
     }
 
-    /// The handles of one upstream. `suppressed`: the words for retries not made, in the order of their index.
-    pub fn upstream(&self, upstream: &str, suppressed: &[&str]) -> UpstreamMetrics {
+    /// The handles of one upstream. `suppressed`, `ejections`: the words for retries not made and for endpoints ejected, in the
+    /// order of their index; `enforced`: those are ejected indeed.
+    pub fn upstream(
+        &self,
+        upstream: &str,
+        suppressed: &[&str],
+        ejections: &[&str],
+        enforced: bool,
+    ) -> UpstreamMetrics {
+        let enforced = if enforced { "true" } else { "false" };
         let by_word = |family: &IntCounterVec, word| family.with_label_values(&[upstream, word]);
         UpstreamMetrics {
             attempts: AttemptOutcome::ALL
@@ -130,6 +141,10 @@ impl UpstreamFamilies {
                 STATES.map(|state| self.endpoints.with_label_values(&[upstream, state])),
             ),
             panic: self.panic.with_label_values(&[upstream]),
+            ejections: ejections
+                .iter()
+                .map(|word| self.ejections.with_label_values(&[upstream, word, enforced]))
+                .collect(),
             connections: self.connections.with_label_values(&[upstream]),
             connects_ok: by_word(&self.connects, "success"),
             connects_failed: by_word(&self.connects, "failure"),
@@ -144,6 +159,13 @@ impl UpstreamFamilies {
     /// The counter of failed look-ups for `reason`, one of the provider's few words. Not on the request path.
     pub fn discovery_errors(&self, upstream: &str, reason: &str) -> IntCounter {
         self.errors.with_label_values(&[upstream, reason])
+    }
+
+    /// Drops the series of ejections of an upstream that is gone.
+    pub fn forget_ejections(&self, upstream: &str, words: &[&str]) {
+        for (word, enforced) in words.iter().flat_map(|word| [(word, "true"), (word, "false")]) {
+            let _absent = self.ejections.remove_label_values(&[upstream, word, enforced]);
+        }
     }
 
     /// Drops the series of an upstream that is gone.
@@ -209,6 +231,7 @@ pub struct UpstreamMetrics {
     pub standing: StandingGauges,
     /// Unhealthy endpoints are used as well.
     pub panic: IntGauge,
+    ejections: Vec<IntCounter>,
     /// Open connections.
     pub connections: IntGauge,
     /// Connections made.
@@ -241,6 +264,13 @@ impl UpstreamMetrics {
     /// Counts a retry that was wanted and not made, by the index of its reason.
     pub fn suppress(&self, reason: usize) {
         if let Some(counter) = self.suppressed.get(reason) {
+            counter.inc();
+        }
+    }
+
+    /// Counts an endpoint that is ejected, by the index of its reason.
+    pub fn eject(&self, reason: usize) {
+        if let Some(counter) = self.ejections.get(reason) {
             counter.inc();
         }
     }

@@ -12,6 +12,7 @@ pub mod fault;
 pub mod gradient;
 pub mod health;
 pub mod limits;
+pub mod outlier;
 pub mod pace;
 pub mod pushback;
 pub mod rate_limit;

@@ -55,7 +55,7 @@ pub(crate) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) grpc_status: Option<u8>,
     pub(crate) reason: Option<&'static str>,
-    pub(crate) flag: Option<&'static str>,
+    pub(crate) flag: Option<Flags>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fault: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +71,30 @@ pub(crate) struct Line<'a> {
     pub(crate) sent_bytes: u64,
     pub(crate) peer: &'a dyn DisplayAny,
     pub(crate) request_id: Option<&'a str>,
+}
+
+/// Envoy's response flags, with a comma between them.
+#[derive(Debug)]
+pub(crate) struct Flags {
+    flag: Option<&'static str>,
+    panic_pick: bool,
+}
+
+impl Flags {
+    /// `flag`, and PN where the endpoint is unhealthy and was picked in panic; `None` where there is neither.
+    pub(crate) fn of(flag: Option<&'static str>, panic_pick: bool) -> Option<Self> {
+        (flag.is_some() || panic_pick).then_some(Self { flag, panic_pick })
+    }
+}
+
+impl Serialize for Flags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.flag, self.panic_pick) {
+            (Some(flag), true) => serializer.collect_str(&format_args!("{flag},PN")),
+            (Some(flag), false) => serializer.serialize_str(flag),
+            (None, _) => serializer.serialize_str("PN"),
+        }
+    }
 }
 
 /// Something that is written by its `Display`.

@@ -16,6 +16,7 @@ use crate::metrics::{AttemptOutcome, UpstreamMetrics};
 use crate::net::{BrokenBody, SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
+use crate::policy::outlier::Signal;
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, Ended, LocalUpstream, MayReuse, Slot};
 
@@ -23,6 +24,7 @@ use super::exchange::Exchange;
 use super::hold::{self, Behind};
 use super::response::Flow;
 use super::retries::SoFar;
+use super::signal::Stage;
 use super::worker::Worker;
 
 /// What does not change between the attempts of a request.
@@ -64,7 +66,7 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn new(end: AttemptEnd, error: ProxyError) -> Self {
+    pub(super) fn new(end: AttemptEnd, error: ProxyError) -> Self {
         Self { end, error, connection: None }
     }
 }
@@ -141,6 +143,7 @@ impl Plan<'_> {
         };
         let now = Instant::now();
         let took = now.saturating_duration_since(start);
+        let stage = Stage::of(answered.is_err(), progress.sent);
         let mut answered =
             answered.unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)));
         let mut behind = Behind::Unknown;
@@ -178,6 +181,10 @@ impl Plan<'_> {
                 slot.settle(&Ended::of_reason(failed.error.reason, took));
                 if let Some(guard) = guard {
                     guard.settle(Outcome::of_reason(failed.error.reason), now);
+                    let upstream = &self.local.upstream;
+                    if let Some(signal) = failed.signal(stage, &upstream.limits) {
+                        upstream.note(&guard, signal, now, &mut self.worker.rng.borrow_mut());
+                    }
                 }
                 Err(failed)
             }
@@ -209,6 +216,10 @@ impl Plan<'_> {
             }
             Some(guard) => guard.settle(outcome, now),
             None => {}
+        }
+        if let Some(guard) = guard {
+            let signal = Signal::of_response(status, grpc_status);
+            self.local.upstream.note(guard, signal, now, &mut self.worker.rng.borrow_mut());
         }
         self.local.upstream.metrics.attempt(match outcome {
             Outcome::Failure => AttemptOutcome::Failure,

@@ -16,7 +16,7 @@ use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{LogFilter, Route};
 use crate::upstream::LocalUpstream;
 
-use super::access_log::Line;
+use super::access_log::{Flags, Line};
 use super::connection::Downstream;
 use super::fields::RequestFields;
 use super::listener::Active;
@@ -42,6 +42,8 @@ pub(super) struct Exchange {
     pub(super) upstream: Option<Rc<LocalUpstream>>,
     pub(super) endpoint: Option<Arc<Endpoint>>,
     pub(super) attempts: u32,
+    /// The endpoint is unhealthy, and was picked in panic.
+    pub(super) panic_pick: bool,
     pub(super) status: u16,
     pub(super) grpc_status: Option<u8>,
     /// Why the proxy answered itself, or why the answer is not whole.
@@ -82,6 +84,7 @@ impl Exchange {
             upstream: None,
             endpoint: None,
             attempts: 0,
+            panic_pick: false,
             status: 0,
             grpc_status: None,
             reason: None,
@@ -161,7 +164,10 @@ impl Exchange {
             status: self.status,
             grpc_status: self.grpc_status,
             reason: self.reason.map(Reason::word),
-            flag: self.reason.map(Reason::flag).or_else(|| self.delayed.then_some("DI")),
+            flag: {
+                let flag = self.reason.map(Reason::flag);
+                Flags::of(flag.or_else(|| self.delayed.then_some("DI")), self.panic_pick)
+            },
             fault: self.delayed.then_some("delay"),
             detail: self.detail.as_deref(),
             duration_ms: round(millis(now)),

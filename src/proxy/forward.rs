@@ -184,6 +184,7 @@ async fn attempts(
         so_far.begin(plan);
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(picked.endpoint()));
+        exchange.panic_pick = picked.in_panic();
         let ended = plan.attempt(slot, &mut picked, &so_far, exchange, start).await;
         match so_far.decide(plan, exchange, route, body, &ended) {
             RetryDecision::Stop(suppressed) => return so_far.last(exchange, ended, suppressed),

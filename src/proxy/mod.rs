@@ -28,6 +28,7 @@ mod reply;
 mod request;
 mod response;
 mod retries;
+mod signal;
 mod stream;
 mod tcp;
 mod tunnel;

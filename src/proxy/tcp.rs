@@ -14,7 +14,7 @@ use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
 use crate::snapshot::{Action, LogFilter, Route};
 use crate::upstream::LocalUpstream;
 
-use super::access_log::Line;
+use super::access_log::{Flags, Line};
 use super::connection::{Accepted, Peer};
 use super::listener::{Active, Admitted};
 use super::tunnel::{Tries, reach};
@@ -124,7 +124,7 @@ impl Record<'_> {
             status: 0,
             grpc_status: None,
             reason: reason.map(Reason::word),
-            flag: reason.map(Reason::flag),
+            flag: Flags::of(reason.map(Reason::flag), self.tries.panic_pick),
             fault: None,
             detail,
             duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,

@@ -18,6 +18,7 @@ use crate::metrics::{AttemptOutcome, RetryCause};
 use crate::net::UpstreamResponse;
 use crate::policy::classify::Outcome;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
+use crate::policy::outlier::Signal;
 use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState, SuppressedReason};
 use crate::snapshot::{Route, Split};
 use crate::upstream::{Ended, LocalUpstream, Slot};
@@ -94,6 +95,7 @@ pub(super) async fn connect(
     let reached = reach(&worker, &local, route, deadline, &mut tries).await;
     exchange.attempts = tries.made;
     exchange.endpoint = tries.endpoint;
+    exchange.panic_pick = tries.panic_pick;
     let (mut socket, held) = match reached {
         Ok(reached) => reached,
         Err(error) => return reply::failure(exchange, &error),
@@ -123,6 +125,8 @@ pub(super) async fn connect(
 pub(super) struct Tries {
     pub(super) made: u32,
     pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// The endpoint is unhealthy, and was picked in panic.
+    pub(super) panic_pick: bool,
 }
 
 /// Connects to an endpoint of the upstream, trying others where one cannot be reached.
@@ -155,6 +159,7 @@ pub(super) async fn reach(
         let mut picked = plan.pick(&mut tried, start)?;
         tries.made += 1;
         tries.endpoint = Some(Arc::clone(picked.endpoint()));
+        tries.panic_pick = picked.in_panic();
         let guard = picked.start(start);
         let dialled = local.dial(picked.endpoint(), &worker.tick, deadline.overall).await;
         let now = Instant::now();
@@ -163,6 +168,8 @@ pub(super) async fn reach(
                 local.upstream.metrics.attempt(AttemptOutcome::Success);
                 guard.settle(Outcome::Success, now);
                 slot.settle(&Ended::of_tunnel(now.saturating_duration_since(start)));
+                let upstream = &local.upstream;
+                upstream.note(&guard, Signal::Success, now, &mut worker.rng.borrow_mut());
                 return Ok((socket, (held, guard, slot)));
             }
             Err(error) => error,
@@ -170,6 +177,11 @@ pub(super) async fn reach(
         local.upstream.metrics.attempt(outcome_word(error.reason));
         guard.settle(Outcome::of_reason(error.reason), now);
         slot.settle(&Ended::of_reason(error.reason, now.saturating_duration_since(start)));
+        // Any other end is one of waiting for our own place.
+        if error.reason == Reason::ConnectFailed {
+            let upstream = &local.upstream;
+            upstream.note(&guard, Signal::LocalOrigin, now, &mut worker.rng.borrow_mut());
+        }
         let state = RetryState {
             attempt: tries.made,
             ..RetryState::first(&http::Method::CONNECT, deadline.remaining(now))

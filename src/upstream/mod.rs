@@ -4,6 +4,7 @@
 mod connection;
 mod gate;
 mod local;
+mod outliers;
 mod pool;
 mod queue;
 mod reuse;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
+use crate::balance::outliers::Outliers;
 use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
@@ -98,6 +100,8 @@ pub struct Upstream {
     floor: Arc<RetryFloor>,
     /// Uses of kept connections that the budgets must cover, see [`reuse`].
     at_risk: AtomicU32,
+    /// Who is taken out of traffic for failures; `None`: nobody.
+    pub outliers: Option<Outliers>,
     endpoints: ArcSwap<EndpointSet>,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
@@ -126,11 +130,18 @@ impl Upstream {
             limits: Limits::new(limits),
             gate,
             balancer,
+            outliers: None,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
             resolved: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
+    }
+
+    /// The same, with outlier detection.
+    #[must_use]
+    pub fn with_outliers(self, outliers: Option<Outliers>) -> Self {
+        Self { outliers, ..self }
     }
 
     /// Unique in the process, for the workers' maps.
@@ -150,9 +161,10 @@ impl Upstream {
         self.resolved.store(true, Ordering::Release);
     }
 
-    /// Counts how the endpoints stand, and publishes whether there is panic. After every change of an endpoint's health, and
-    /// on the control tick. Called by the control thread only.
+    /// Takes ejections back that may not stay, counts how the endpoints stand, and publishes whether there is panic. After
+    /// every change of an endpoint's health, and on the control tick. Called by the control thread only.
     pub fn review(&self, now: Instant) -> Counts {
+        self.relieve(now);
         let counts = self.balancer.review(&self.endpoints.load(), now);
         self.metrics.standing.set(&[
             counts.ready,

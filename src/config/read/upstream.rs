@@ -9,11 +9,12 @@ use crate::base::units::{Rate, Ratio};
 use crate::config::diagnostic::{Diagnostic, nearest};
 use crate::config::keys;
 use crate::config::node::Value;
+use crate::config::outliers::{Outliers, half};
 use crate::config::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
-use super::{At, Fields, gate, health, listener, top};
+use super::{At, Fields, gate, health, listener, outliers, top};
 
 /// Every upstream, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
@@ -49,18 +50,24 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
         ("auto", UpstreamProtocol::Auto),
     ];
     let protocol = fields.read("protocol", |at| at.word(&protocols));
+    let balance = fields.read("balance", |at| balance(&at));
     Upstream {
         name,
         discover,
         protocol: protocol.unwrap_or(UpstreamProtocol::Auto),
         connect_timeout: fields.read("connect_timeout", |at| at.span_of_time()),
-        balance: fields.read("balance", |at| balance(&at)).unwrap_or(Balance::PeakEwma),
+        balance: balance.map_or(Balance::PeakEwma, |(policy, _)| policy),
+        panic: balance.and_then(|(_, panic)| panic).unwrap_or_else(half),
+        slow_start: fields.read("slow_start", outliers::slow_start).unwrap_or(None),
         pool: pool(fields.get("pool")),
         limits: limits(fields.get("limits")),
         breaker: fields.read("breaker", gate::breaker),
         adaptive: gate::adaptive(fields),
         throttle: fields.read("throttle", gate::throttle),
         health: fields.read("health", health::health).flatten(),
+        outliers: fields
+            .read("outliers", outliers::outliers)
+            .unwrap_or_else(|| Some(Outliers::default())),
     }
 }
 
@@ -164,12 +171,15 @@ fn labels(at: At<'_>) -> Option<BTreeMap<String, String>> {
     Some(read.collect())
 }
 
-fn balance(at: &At<'_>) -> Option<Balance> {
+/// The policy, and the panic threshold where it is written.
+fn balance(at: &At<'_>) -> Option<(Balance, Option<Ratio>)> {
     if let Value::Map(_) = at.node.value {
         let fields = at.fields(&keys::BALANCE)?;
-        return fields.required("policy").and_then(|at| balance_policy(&at));
+        let panic = fields.read("panic", |at| at.share());
+        let policy = fields.required("policy").and_then(|at| balance_policy(&at))?;
+        return Some((policy, panic));
     }
-    balance_policy(at)
+    balance_policy(at).map(|policy| (policy, None))
 }
 
 fn balance_policy(at: &At<'_>) -> Option<Balance> {

@@ -20,7 +20,7 @@ fn json(node: &Node) -> Json {
             (Ok(number), _) => Json::from(number),
             (_, "true") => Json::from(true),
             (_, "false") => Json::from(false),
-            (_, text) => Json::from(text),
+            (_, text) => text.parse::<f64>().map_or_else(|_| Json::from(text), Json::from),
         },
         Value::List(items) => items.iter().map(json).collect(),
         Value::Map(entries) => {

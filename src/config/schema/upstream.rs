@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::parts::{
     any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
 };
-use super::{Properties, gate};
+use super::{Properties, gate, outliers};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -33,7 +33,14 @@ pub(super) fn upstream_keys() -> Properties {
     let balance = object(
         "`balance`",
         &["policy"],
-        vec![("policy", "How an endpoint is picked.", policies())],
+        vec![
+            ("policy", "How an endpoint is picked.", policies()),
+            (
+                "panic",
+                "Below this share of healthy endpoints, unhealthy ones are used too. Default 50%.",
+                share(),
+            ),
+        ],
     );
     let mut keys = vec![
         (
@@ -79,6 +86,7 @@ pub(super) fn upstream_keys() -> Properties {
         ("health", "Active health checks. Default never.", health::health()),
     ];
     keys.extend(gate::keys());
+    keys.extend(outliers::keys());
     keys
 }
 

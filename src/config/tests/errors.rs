@@ -181,6 +181,11 @@ told! {
     faults_that_cannot_be: route("to: articles\nfault: { delay: { share: 2, for: 0s }, abort: { percentage: 5%, status: 99 } }");
     fault_of_nothing: route("to: articles\nfault: {}");
     fault_off: route("to: articles\nfault: off");
+    outliers_that_cannot_be: upstream("endpoints: [127.0.0.1:1]\noutliers: { consecutive: 0, gateway: off, success_rate: { stdev: 50, min_host: 3 }, eject: 10ms, max_ejected: 50 }");
+    outliers_off: upstream("endpoints: [127.0.0.1:1]\noutliers: off");
+    outliers_in_other_words: upstream("endpoints: [127.0.0.1:1]\noutlier_detection: { base_ejection_time: 30s }");
+    slow_start_without_end: upstream("endpoints: [127.0.0.1:1]\nslow_start: 2h");
+    panic_beyond_all: upstream("endpoints: [127.0.0.1:1]\nbalance: { policy: random, panic: 120% }");
     duplicate_route_names: "listeners:\n  o:\n    bind: 127.0.0.1:80\n    routes:\n      - { name: a, match: { path: /a }, respond: 404 }\n      - { name: a, respond: 404 }\n";
     duplicate_bind: "admin: 0.0.0.0:80\nlisteners:\n  o: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] }\n  p: { bind: \"127.0.0.1:80\", routes: [{ respond: 404 }] }\n";
     tcp_with_http_keys: listener("bind: 127.0.0.1:80\nprotocol: tcp\nroutes:\n  - { match: { path: /a }, to: articles, timeout: 1s, rate_limit: 5/s }\n  - respond: 404");
@@ -213,6 +218,8 @@ told! {
     long_drain: top("runtime: { drain: { deadline: 1m } }");
     open_admin: top("admin: 0.0.0.0:9901");
     health_timeout_beyond_its_interval: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: /healthz, interval: 1s, timeout: 2s }");
+    ejection_of_nobody: upstream("endpoints: [127.0.0.1:1]\noutliers: { max_ejected: 0% }");
+    ejection_of_nearly_all: upstream("endpoints: [127.0.0.1:1]\noutliers: { max_ejected: 100% }");
     connect_outlasts_timeout: format!("defaults: {{ route: {{ timeout: 1s }} }}\n{}", upstream("endpoints: [127.0.0.1:1]\nconnect_timeout: 3s"));
 }
 

@@ -2,14 +2,16 @@
 
 use tokio::time::Instant;
 
+use crate::balance::outliers::Outliers;
 use crate::balance::{Balancer, Policy as BalancePolicy};
 use crate::base::rng::Rng;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::limits::LimitSettings;
+use crate::policy::outlier::{OutlierPolicy, SuccessRate};
 use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
 
-use super::{gate, suppressed_words};
+use super::{ejection_words, gate, suppressed_words};
 
 /// A new upstream, without endpoints.
 pub(in crate::control) fn upstream(
@@ -57,8 +59,45 @@ pub(in crate::control) fn upstream(
         },
         gate::gate(config, metrics, now),
         // Many sidecars that start together must not all begin with the same endpoint.
-        Balancer::starting_at(balance, rng.bits()),
-        metrics.upstream.upstream(&config.name, &suppressed_words()),
+        Balancer::starting_at(balance, rng.bits())
+            .panic_below(config.panic.fraction())
+            .slow_start(config.slow_start),
+        metrics.upstream.upstream(
+            &config.name,
+            &suppressed_words(),
+            &ejection_words(),
+            config.outliers.is_none_or(|outliers| outliers.enforce),
+        ),
         now,
     )
+    .with_outliers(config.outliers.as_ref().map(outlier_policy).map(Outliers::new))
+}
+
+fn outlier_policy(outliers: &config::outliers::Outliers) -> OutlierPolicy {
+    OutlierPolicy {
+        consecutive: outliers.consecutive,
+        gateway: outliers.gateway,
+        local_origin: outliers.local_origin,
+        success_rate: outliers.success_rate.map(|rule| SuccessRate {
+            stdev: rule.stdev,
+            min_hosts: rule.min_hosts,
+            min_requests: rule.min_requests,
+        }),
+        eject: outliers.eject,
+        max_ejected: outliers.max_ejected.fraction(),
+        enforce: outliers.enforce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_defaults_are_the_policys() {
+        let written = config::outliers::Outliers::default();
+        assert_eq!(outlier_policy(&written), OutlierPolicy::default());
+        let half = 0.5 - crate::balance::PANIC_BELOW;
+        assert!(half.abs() < f64::EPSILON);
+    }
 }

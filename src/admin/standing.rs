@@ -1,0 +1,28 @@
+//! State, ejection and slow start of an endpoint, as `/upstreams` has them.
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::balance::Balancer;
+use crate::balance::endpoint::Endpoint;
+
+/// Adds the fields that say whether the endpoint is picked.
+pub(super) fn add(shown: &mut Value, balancer: &Balancer, endpoint: &Endpoint, now: Instant) {
+    let view = balancer.view(endpoint, now);
+    let ejection = view.ejection.map(|ejection| {
+        json!({
+            "seconds_left": (ejection.left.as_secs_f64() * 1e3).round() / 1e3,
+            "probing": ejection.probing,
+            "enforced": ejection.enforced,
+        })
+    });
+    let fields = [
+        ("state", json!(view.place.word())),
+        ("ejection", json!(ejection)),
+        ("ejections", json!(view.ejections)),
+        ("weight_share", json!(view.share)),
+    ];
+    if let Value::Object(shown) = shown {
+        shown.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+    }
+}
