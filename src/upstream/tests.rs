@@ -85,7 +85,7 @@ impl World {
             limits,
             Gate::new(&scene.policy, handles, now),
             Balancer::starting_at(Policy::Random, 0),
-            metrics.upstream.upstream("a", &[]),
+            metrics.upstream.upstream("a", &[], &[], false),
             now,
         ));
         Self {
