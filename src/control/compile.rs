@@ -24,6 +24,7 @@ use super::resolve::Plan;
 
 pub(super) use gate::features;
 pub(super) use health::health;
+pub use health::settings as health_settings;
 pub(super) use upstream::upstream;
 
 /// The route label of requests that no route took.

@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
 pub use checks::UpstreamHealth;
-pub use compile::compiled;
+pub use compile::{compiled, health_settings};
 pub use listen::{Bound, Listeners};
 pub use resolve::{Managed, Upstreams};
 pub use socket_file::SocketFile;

@@ -1,5 +1,7 @@
 //! After an attempt: what is learned, whether there is another, and what the caller gets, as `proxy::retries` has it.
 
+use std::time::Duration;
+
 use http::Method;
 use tokio::time::Instant;
 
@@ -8,12 +10,14 @@ use crate::policy::classify::{self, Outcome, http_status};
 use crate::policy::pushback::Pushback;
 use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState, SuppressedReason};
 use crate::policy::retry_depth::RetryDepth;
+use crate::upstream::Ended as Told;
 
 use super::events::What;
 use super::faults::nanos;
 use super::record::Ended;
 use super::slab::Id;
-use super::world::{Attempt, From, World};
+use super::state::{Attempt, From};
+use super::world::World;
 
 /// How an attempt ended: what is decided by, and why, where there is no answer.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +38,17 @@ impl World {
     /// What is learned from an attempt, and what comes next.
     pub(super) fn ended(&mut self, id: Id, how: End) {
         let now = self.instant();
-        let Some(attempt) = self.attempts.remove(id) else { return };
+        let Some(mut attempt) = self.attempts.remove(id) else { return };
         settle(&attempt, how, now);
         let request = attempt.request;
         let Some(from) = self.requests.get(request).map(|request| request.from) else { return };
+        let took = Duration::from_nanos(self.now - attempt.started);
+        let told = match (how.end, how.reason) {
+            (AttemptEnd::Response { status, .. }, _) => Told::of_response(status, None, took),
+            (_, reason) => Told::of_reason(reason.unwrap_or(Reason::UpstreamProtocol), took),
+        };
+        let upstream = &self.hops[from.hop].sidecars[from.sidecar].upstream;
+        upstream.gate.settle(&mut attempt.pass, &told);
         if let AttemptEnd::Response { .. } = how.end {
             self.keep(from, &attempt);
         }
@@ -84,8 +95,14 @@ impl World {
             above: request.above,
             below: how.below,
         };
-        let decision = policy.decide(how.end, &state, &mut self.chance.policy);
-        let decision = decision.paid_from(&mut sidecar.workers[from.worker].budget, now);
+        let decision = policy.decide(how.end, &state, self.chance.policy.get_mut());
+        let decision = match decision {
+            RetryDecision::Stop(_) => decision,
+            _ if sidecar.upstream.gate.is_refusing() => {
+                RetryDecision::Stop(Some(SuppressedReason::BreakerOpen))
+            }
+            _ => decision.paid_from(&mut sidecar.workers[from.worker].budget, now),
+        };
         if !matches!(decision, RetryDecision::Stop(_)) {
             request.resent_once |= decision == RetryDecision::ResendOnce;
             request.ran += u32::from(how.end.may_have_run());

@@ -32,6 +32,10 @@ pub(super) enum What {
     Again(Id),
     /// A fault begins, changes or ends.
     Fault,
+    /// A health check begins.
+    Check(u32),
+    /// A health check ends.
+    Checked(u32, bool),
     /// The control thread's turn.
     Tick,
 }

@@ -7,8 +7,9 @@
 //!
 //! Invariant: the same scenario, configuration and seed give the same report, byte for byte.
 //!
-//! Reading order: [`run`], `world` (state and loop), `sidecar`, `ended`, `server`, `faults`, `record`, `report`.
+//! Reading order: [`run`], `state`, `world` (the loop), `sidecar`, `ended`, `server`, `faults`, `record`, `report`.
 
+mod checks;
 mod ended;
 mod events;
 mod faults;
@@ -20,6 +21,7 @@ mod report;
 mod server;
 mod sidecar;
 mod slab;
+mod state;
 mod table;
 mod world;
 

@@ -1,5 +1,6 @@
 //! Chance: what arrives when, how long work takes, and what the policies draw.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use super::events::{SECOND, Time};
@@ -18,7 +19,7 @@ pub(super) struct Chance {
     /// How long work takes, and which requests a fault hits.
     pub(super) work: Rng,
     /// What the policies draw.
-    pub(super) policy: Rng,
+    pub(super) policy: RefCell<Rng>,
 }
 
 impl Chance {
@@ -27,7 +28,7 @@ impl Chance {
         Self {
             arrivals: Rng::from_seed(seeds.bits()),
             work: Rng::from_seed(seeds.bits()),
-            policy: Rng::from_seed(seeds.bits()),
+            policy: RefCell::new(Rng::from_seed(seeds.bits())),
         }
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Part {
     /// How long those took that were refused by a limit of ours.
     pub(super) refused: Histogram,
     pub(super) failures: BTreeMap<String, u64>,
+    /// Attempts at the last hop, by endpoint.
+    pub(super) attempts: Vec<u64>,
 }
 
 /// Everything counted.
@@ -99,10 +101,24 @@ impl Record {
         }
     }
 
-    pub(super) fn attempt(&mut self, at: Time) {
+    /// An attempt at an endpoint of the last hop starts.
+    pub(super) fn attempt(&mut self, at: Time, endpoint: usize) {
         if let Some(second) = self.second(at) {
             second.attempts += 1;
         }
+        if at >= self.settled {
+            let attempts = &mut self.part(at).attempts;
+            if endpoint >= attempts.len() {
+                attempts.resize(endpoint + 1, 0);
+            }
+            attempts[endpoint] += 1;
+        }
+    }
+
+    /// The part of the run that `at` is in.
+    fn part(&mut self, at: Time) -> &mut Part {
+        let part = usize::from(at >= self.window.0) + usize::from(at >= self.window.1);
+        &mut self.parts[part]
     }
 
     /// A client's request, which arrived at `arrived`, ends.
@@ -119,8 +135,7 @@ impl Record {
         if arrived < self.settled {
             return;
         }
-        let part = usize::from(arrived >= self.window.0) + usize::from(arrived >= self.window.1);
-        let part = &mut self.parts[part];
+        let part = self.part(arrived);
         part.requests += 1;
         part.good += u64::from(how.ok);
         part.took.note(took);
@@ -128,7 +143,10 @@ impl Record {
             return;
         }
         let why = how.reason.map_or_else(|| format!("status_{}", how.status), str::to_owned);
-        if matches!(how.reason, Some("limit_reached" | "queue_timeout")) {
+        if matches!(
+            how.reason,
+            Some("limit_reached" | "queue_timeout" | "breaker_open" | "overload")
+        ) {
             part.refused.note(took);
         }
         *part.failures.entry(why).or_default() += 1;

@@ -64,6 +64,8 @@ pub struct Phase {
     pub amplification: Option<f64>,
     /// Attempts at the last hop in the worst second.
     pub peak_load: u64,
+    /// The share of the attempts, in percent, that each endpoint of the last hop got.
+    pub endpoints_percent: Vec<f64>,
     /// Why requests failed: the words of `x-outrigger-reason`, or the upstream's own status.
     pub failures: BTreeMap<String, u64>,
 }
@@ -139,6 +141,11 @@ impl Phase {
             attempts,
             amplification: ratio(attempts, offered).map(|ratio| rounded(ratio, 1e3)),
             peak_load,
+            endpoints_percent: {
+                let all = part.attempts.iter().sum();
+                let share = |count: &u64| ratio(*count, all).map_or(0.0, |s| rounded(s * 1e2, 1e2));
+                part.attempts.iter().map(share).collect()
+            },
             failures: part.failures.clone(),
         }
     }

@@ -7,7 +7,8 @@ use super::events::What;
 use super::faults::{Condition, Faults};
 use super::random::scaled;
 use super::slab::Id;
-use super::world::{Answer, From, Server, Told, World};
+use super::state::{Answer, From, Server, Told};
+use super::world::World;
 use crate::policy::retry_depth::RetryDepth;
 
 impl Server {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::balance::Tried;
 use crate::base::error::Reason;
+use crate::policy::breaker::Pass;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange};
 use crate::policy::limits::Permit;
 use crate::policy::retry::AttemptEnd;
@@ -16,7 +17,8 @@ use super::ended::End;
 use super::events::{Line, What};
 use super::faults::nanos;
 use super::slab::Id;
-use super::world::{Answer, Attempt, From, Job, Request, Told, World, number};
+use super::state::{Answer, Attempt, From, Job, Request, Told, number};
+use super::world::World;
 
 impl World {
     /// A request comes to a sidecar: from a client, or from the work on another one, which was `told` something.
@@ -57,10 +59,14 @@ impl World {
         }
         // A place first: what waits in our own queue is no concern of the endpoint's.
         let sidecar = &self.hops[from.hop].sidecars[from.sidecar];
+        let pass = match sidecar.upstream.gate.admit(&self.chance.policy) {
+            Ok(pass) => pass,
+            Err(reason) => return self.fail(id, reason),
+        };
         let others_wait = !sidecar.workers[from.worker].queue.is_empty();
         let permit = if others_wait { None } else { sidecar.upstream.limits.try_in_flight() };
         match permit {
-            Some(permit) => self.attempt(id, permit, now),
+            Some(permit) => self.attempt(id, pass, permit, now),
             None => self.wait(id, now),
         }
     }
@@ -105,19 +111,26 @@ impl World {
         for _ in 0..most {
             let sidecar = &mut self.hops[from.hop].sidecars[from.sidecar];
             let Some(first) = sidecar.workers[from.worker].queue.front().copied() else { return };
-            let Some(permit) = sidecar.upstream.limits.try_in_flight() else { return };
+            let entered = match sidecar.upstream.gate.pass() {
+                Ok(pass) => sidecar.upstream.limits.try_in_flight().map(|place| Ok((pass, place))),
+                Err(reason) => Some(Err(reason)),
+            };
+            let Some(entered) = entered else { return };
             sidecar.workers[from.worker].queue.pop_front();
             self.waiting -= 1;
             if let Some(request) = self.requests.get_mut(first) {
                 request.pending = None;
             }
             let now = self.instant();
-            self.attempt(first, permit, now);
+            match entered {
+                Ok((pass, permit)) => self.attempt(first, pass, permit, now),
+                Err(reason) => self.fail(first, reason),
+            }
         }
     }
 
     /// Picks an endpoint and sends the request to it.
-    fn attempt(&mut self, id: Id, permit: Permit, now: Instant) {
+    fn attempt(&mut self, id: Id, pass: Pass, permit: Permit, now: Instant) {
         let Some(request) = self.requests.get_mut(id) else { return };
         let from = request.from;
         let sidecar = &mut self.hops[from.hop].sidecars[from.sidecar];
@@ -126,7 +139,7 @@ impl World {
             &endpoints,
             &request.tried,
             now,
-            &mut self.chance.policy,
+            self.chance.policy.get_mut(),
         );
         let Some(mut picked) = picked else {
             let reason = sidecar.upstream.nothing_to_pick().reason;
@@ -171,6 +184,7 @@ impl World {
         let attempt = self.attempts.insert(Attempt {
             request: id,
             guard,
+            pass,
             _permit: permit,
             server,
             life,
@@ -180,7 +194,7 @@ impl World {
             told,
             answer: Answer::None,
         });
-        self.record_attempt(from.hop);
+        self.record_attempt(from.hop, server);
         self.start_timer(attempt, bound.into_iter().chain(idle).min());
         let hop = &self.hops[from.hop];
         if reused {
@@ -192,10 +206,10 @@ impl World {
         }
     }
 
-    fn record_attempt(&mut self, hop: usize) {
+    fn record_attempt(&mut self, hop: usize, server: usize) {
         self.record.first_hop += u64::from(hop == 0);
         if hop == self.last_hop() {
-            self.record.attempt(self.now);
+            self.record.attempt(self.now, server);
         }
     }
 

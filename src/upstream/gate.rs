@@ -150,7 +150,7 @@ impl Gate {
     ///
     /// # Errors
     /// `breaker_open` or `overload`.
-    pub(super) fn admit(&self, rng: &std::cell::RefCell<Rng>) -> Result<Pass, Reason> {
+    pub fn admit(&self, rng: &std::cell::RefCell<Rng>) -> Result<Pass, Reason> {
         let Some(on) = &self.on else { return Ok(Pass::default()) };
         let pass = on.pass()?;
         match &on.odds {
@@ -160,7 +160,10 @@ impl Gate {
     }
 
     /// As [`Gate::admit`], without drawing once more: for those who have waited.
-    pub(super) fn pass(&self) -> Result<Pass, Reason> {
+    ///
+    /// # Errors
+    /// `breaker_open`.
+    pub fn pass(&self) -> Result<Pass, Reason> {
         self.on.as_ref().map_or(Ok(Pass::default()), |on| on.pass())
     }
 
@@ -177,7 +180,7 @@ impl Gate {
     }
 
     /// Learns from how an attempt ended, and gives back what it held of the breaker.
-    pub(super) fn settle(&self, pass: &mut Pass, ended: &Ended) {
+    pub fn settle(&self, pass: &mut Pass, ended: &Ended) {
         let Some(on) = &self.on else { return };
         let failed = match ended.outcome {
             Outcome::Success => false,

@@ -24,14 +24,15 @@ pub(in crate::control) fn health(config: &config::Upstream) -> Option<Check> {
         (None, Discover::Dns { host, port }, _) => Some(format!("{host}:{port}").into()),
         (None, Discover::Endpoints(_), _) => None,
     };
-    Some(Check {
-        probe,
-        host,
-        settings: HealthSettings {
-            interval: health.interval,
-            timeout: health.timeout,
-            rise: health.rise,
-            fall: health.fall,
-        },
-    })
+    Some(Check { probe, host, settings: settings(health) })
+}
+
+/// When an endpoint is checked, and what results amount to.
+pub fn settings(health: &config::HealthCheck) -> HealthSettings {
+    HealthSettings {
+        interval: health.interval,
+        timeout: health.timeout,
+        rise: health.rise,
+        fall: health.fall,
+    }
 }
