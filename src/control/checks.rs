@@ -1,6 +1,6 @@
 //! The health checks of an upstream: which of its endpoints are checked, and what becomes of the verdicts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,8 +22,6 @@ pub struct UpstreamHealth {
     metrics: Rc<HealthMetrics>,
     /// By the endpoint's id.
     watches: RefCell<HashMap<u64, Watch>>,
-    /// Every endpoint of some set had its first verdict.
-    decided: Cell<bool>,
 }
 
 impl UpstreamHealth {
@@ -34,7 +32,6 @@ impl UpstreamHealth {
             check,
             metrics: Rc::new(metrics),
             watches: RefCell::default(),
-            decided: Cell::new(false),
         }
     }
 
@@ -75,14 +72,10 @@ impl UpstreamHealth {
         self.watches.borrow().get(&endpoint).map(Watch::report)
     }
 
-    /// True until every endpoint of the set had its first verdict, whatever it was. Never again after that: what
-    /// discovery adds later must not take a running proxy out of traffic.
+    /// True while an endpoint of the set has no verdict yet.
     pub(super) fn is_undecided(&self) -> bool {
-        if !self.decided.get() {
-            let watches = self.watches.borrow();
-            self.decided.set(watches.values().all(|watch| watch.verdict() != Verdict::Unknown));
-        }
-        !self.decided.get()
+        let watches = self.watches.borrow();
+        watches.values().any(|watch| watch.verdict() == Verdict::Unknown)
     }
 }
 

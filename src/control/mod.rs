@@ -103,6 +103,8 @@ pub struct Control {
     /// Held during a reload: the workers must hear of one after the other.
     reloading: tokio::sync::Mutex<()>,
     started: Instant,
+    /// Said once that it is ready, and until it drains for ever: what comes later must not take it out of traffic.
+    ready: Cell<bool>,
     draining: Cell<bool>,
     drain_requested: tokio::sync::Notify,
 }
@@ -137,6 +139,7 @@ impl Control {
             read: RefCell::default(),
             reloading: tokio::sync::Mutex::default(),
             started: Instant::now(),
+            ready: Cell::new(false),
             draining: Cell::new(false),
             drain_requested: tokio::sync::Notify::new(),
         })
@@ -293,7 +296,7 @@ impl Control {
         if self.draining.get() {
             return Some("draining".to_owned());
         }
-        if self.started.elapsed() >= WARM_UP {
+        if self.ready.get() || self.started.elapsed() >= WARM_UP {
             return None;
         }
         let upstreams = self.upstreams.borrow();
@@ -302,6 +305,7 @@ impl Control {
             ("the first health checks of", upstreams.undecided()),
         ];
         let why = why.iter().find(|(_, waiting)| !waiting.is_empty());
+        self.ready.set(why.is_none());
         why.map(|(what, waiting)| format!("waiting for {what} {}", waiting.join(", ")))
     }
 

@@ -21,6 +21,8 @@ pub(in crate::control) fn health(config: &config::Upstream) -> Option<Check> {
         // Not sent: it must not make two checks of one.
         (_, _, HealthProbe::Tcp) => None,
         (Some(host), _, _) => Some(host.as_str().into()),
+        // As callers write it: without the port that `http` has by itself.
+        (None, Discover::Dns { host, port: 80 }, _) => Some(host.as_str().into()),
         (None, Discover::Dns { host, port }, _) => Some(format!("{host}:{port}").into()),
         (None, Discover::Endpoints(_), _) => None,
     };
@@ -34,5 +36,36 @@ pub fn settings(health: &config::HealthCheck) -> HealthSettings {
         timeout: health.timeout,
         rise: health.rise,
         fall: health.fall,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(upstream: &str) -> Option<Check> {
+        let text = format!(
+            "listeners: {{ o: {{ bind: 127.0.0.1:1, routes: [{{ to: u }}] }} }}\nupstreams: {{ u: {{ {upstream} }} }}"
+        );
+        let loaded = config::load_str("f", &text, &|_| None);
+        health(&loaded.config.unwrap().upstreams[0])
+    }
+
+    #[test]
+    fn a_check_goes_the_way_of_requests_under_the_name_that_they_use() {
+        let http2 = |keys: &str| match compiled(keys).unwrap().probe {
+            Probe::Http { http2, .. } => http2,
+            other => panic!("{other:?}"),
+        };
+        assert!(!http2("endpoints: [127.0.0.1:2], health: /"));
+        assert!(!http2("endpoints: [127.0.0.1:2], health: /, protocol: http1"));
+        assert!(http2("endpoints: [127.0.0.1:2], health: /, protocol: http2"));
+        let host = |keys: &str| compiled(keys).unwrap().host.map(|host| host.to_string());
+        assert_eq!(host("endpoints: [127.0.0.1:2], health: /"), None);
+        assert_eq!(host("discover: \"dns://a.b:8080\", health: /").unwrap(), "a.b:8080");
+        assert_eq!(host("discover: \"dns://a.b:80\", health: grpc").unwrap(), "a.b");
+        assert_eq!(host("discover: \"dns://a.b:80\", health: tcp"), None);
+        assert_eq!(host("discover: \"dns://a.b:80\", health: { http: /, host: c }").unwrap(), "c");
+        assert_eq!(compiled("endpoints: [127.0.0.1:2], health: never"), None);
     }
 }
