@@ -255,3 +255,6 @@ impl Upstream {
         self.policy.connect_timeout.unwrap_or(default)
     }
 }
+
+#[cfg(test)]
+mod tests;
