@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """User-space instructions per request, by callgrind: those of 2 500 requests less those of 500, on the same connections.
 
-instr.py NAMES WORKLOAD [CANDIDATES.toml …]   e.g. instr.py haproxy,outrigger h1   (a workload of h1, h2h1, h2h2)
+instr.py NAMES WORKLOAD [CANDIDATES.toml …]   e.g. instr.py haproxy,outrigger h1   (a workload of h1, h1post, h2h1, h2h2)
 Repeatable to about 1 % whatever runs beside it: judges changes that no timing can see. Needs valgrind and h2load."""
 
 import glob
@@ -14,7 +14,8 @@ import time
 import compare
 
 FEW, MANY = 500, 2500
-PROTOCOL = {"h1": "--h1", "h2h1": "-m 8", "h2h2": "-m 8"}
+PROTOCOL = {"h1": "--h1", "h1post": "--h1 -d {body}", "h2h1": "-m 8", "h2h2": "-m 8"}
+BODY = 16384
 
 
 def load(url, protocol, requests):
@@ -50,11 +51,15 @@ def per_request(proxy, workload):
             if compare.listens(proxy.port(listener)):
                 break
             time.sleep(0.1)
+        body = f"{proxy.options.run}/body"
+        with open(body, "wb") as f:
+            f.write(b"x" * BODY)
+        protocol = PROTOCOL[workload].format(body=body)
         url = f"http://127.0.0.1:{proxy.port(listener)}/1k"
-        load(url, PROTOCOL[workload], 400)  # opens what there is to open
+        load(url, protocol, 400)  # opens what there is to open
         control("-z")
         for requests in (FEW, MANY):
-            load(url, PROTOCOL[workload], requests)
+            load(url, protocol, requests)
             control("-d")
         time.sleep(0.3)
     finally:

@@ -149,19 +149,34 @@ impl AsyncRead for Socket {
         if this.ahead.has_remaining() {
             let taken = this.ahead.len().min(buf.remaining());
             buf.put_slice(&this.ahead.split_to(taken));
+            // With what follows, if it is there: who gets the first bytes of a head alone asks for more room.
+            if buf.remaining() > 0 {
+                let received = buf.filled().len();
+                let _shown_by_the_next_read = this.stream.poll_read(cx, buf);
+                this.count_read(buf.filled().len() - received);
+            }
             return Poll::Ready(Ok(()));
         }
-        let polled = match &mut this.stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        let received = buf.filled().len() - before;
-        this.activity.read.fetch_add(received as u64, Ordering::Relaxed);
+        let polled = this.stream.poll_read(cx, buf);
+        this.count_read(buf.filled().len() - before);
         polled
     }
 }
 
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
 impl Socket {
+    fn count_read(&self, received: usize) {
+        self.activity.read.fetch_add(received as u64, Ordering::Relaxed);
+    }
+
     fn count_written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(sent)) = polled {
             self.activity.written.fetch_add(sent as u64, Ordering::Relaxed);
@@ -214,5 +229,37 @@ impl AsyncWrite for Socket {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_with_what_follows() {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        peer.write_all(b" and the rest").await.unwrap();
+        ours.readable().await.unwrap();
+        let mut socket = Socket::from_unix(ours).with_ahead(Bytes::from_static(b"the first"));
+        let mut buf = [0; 64];
+        let read = socket.read(&mut buf).await.unwrap();
+        assert_eq!(&buf[..read], b"the first and the rest");
+        assert_eq!(socket.activity().bytes_read(), 13);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_does_not_wait_for_more() {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let mut socket = Socket::from_unix(ours).with_ahead(Bytes::from_static(b"all"));
+        assert!(!socket.is_quiet());
+        let mut buf = [0; 2];
+        assert_eq!(socket.read(&mut buf).await.unwrap(), 2);
+        assert_eq!(socket.read(&mut buf).await.unwrap(), 1);
+        assert!(socket.is_quiet());
+        drop(peer);
+        assert_eq!(socket.read(&mut buf).await.unwrap(), 0);
+        assert!(!socket.is_quiet());
     }
 }
