@@ -167,7 +167,8 @@ impl Endpoint {
         self.latency.read(now)
     }
 
-    /// A success has ended a row of failures: each of them costs.
+    /// A success has ended a row of failures: each of them costs. Not where the estimate is beyond [`PENALTY`] already: rows
+    /// that follow each other faster than it decays would raise it without end.
     fn end_row(&self, now: Instant) {
         let row = self.failed_in_row.swap(0, Ordering::Relaxed).min(HELD);
         let dearer = DEARER.powf(f64::from(row));
@@ -359,6 +360,17 @@ mod tests {
         assert!(close(after(Outcome::Failure, Duration::from_millis(1)), 30));
         assert!(close(after(Outcome::Failure, Duration::from_secs(9)), 9_000));
         assert!(close(after(Outcome::Success, Duration::from_secs(2)), 2_000));
+    }
+
+    #[test]
+    fn failures_and_successes_in_turn_do_not_raise_the_estimate_without_end() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        for _ in 0..10_000 {
+            endpoint.start(now).settle(Outcome::Failure, now);
+            endpoint.start(now).settle(Outcome::Success, now);
+        }
+        assert!(endpoint.latency(now) <= PENALTY.mul_f64(1.7));
     }
 
     #[test]

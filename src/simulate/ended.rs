@@ -50,6 +50,9 @@ impl World {
         };
         let upstream = &self.hops[from.hop].sidecars[from.sidecar].upstream;
         upstream.gate.settle(&mut attempt.pass, &told);
+        if let Some(signal) = signal(&attempt, how) {
+            upstream.note(&attempt.guard, signal, now, self.chance.policy.get_mut());
+        }
         if let AttemptEnd::Response { .. } = how.end {
             self.keep(from, &attempt);
         }
@@ -171,4 +174,15 @@ fn settle(attempt: &Attempt, how: End, now: Instant) {
         (_, Some(reason)) => attempt.guard.settle(Outcome::of_reason(reason), now),
         (_, None) => {}
     }
+}
+
+/// What it says of the endpoint, as `proxy::signal` has it; `None`: nothing.
+fn signal(attempt: &Attempt, how: End) -> Option<Signal> {
+    let reason = match (how.end, how.reason) {
+        (AttemptEnd::Response { status, .. }, _) => return Some(Signal::of_response(status, None)),
+        // Servers close connections that nobody uses: no fault of theirs.
+        (AttemptEnd::KeepAliveRace, _) => return None,
+        (_, reason) => reason?,
+    };
+    Signal::of_reason(reason, !attempt.sent)
 }
