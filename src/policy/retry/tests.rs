@@ -413,7 +413,8 @@ proptest! {
                 let state = RetryState {
                     attempt, idempotency_key, resent_once, ..RetryState::first(&method, None)
                 };
-                let decision = policy.decide(end, &state, &mut rng).paid_from(&mut budget, now);
+                let decision = policy.decide(end, &state, &mut rng);
+                let decision = decision.paid_from(&mut budget, false, now);
                 prop_assert!(budget.available(now) >= 0.0);
                 match decision {
                     RetryDecision::Stop(_) => break,
@@ -423,7 +424,7 @@ proptest! {
                     }
                     RetryDecision::Resend | RetryDecision::Retry { .. } => {}
                 }
-                paid += f64::from(u8::from(decision.costs_budget()));
+                paid += 1.0;
             }
             prop_assert!(attempts <= policy.attempts.max(1), "{} attempts", attempts);
             let may_repeat = idempotent(&method, idempotency_key)
