@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use h2::Reason as H2Reason;
+use http::{Request, Version};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
@@ -15,9 +16,7 @@ use crate::io::deferred_write::{DeferredWrite, PushingExecutor};
 use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 
-use super::{
-    ResponseBody, SendFailure, UpstreamRequest, UpstreamResponse, body_error, find_source,
-};
+use super::{RequestHead, ResponseBody, SendFailure, UpstreamResponse, body_error, find_source};
 
 /// Flow control: one stream may have 1 MiB under way, a connection 4 MiB, so that no stream stalls the others at
 /// ordinary latencies while a stalled reader still bounds our memory.
@@ -136,18 +135,19 @@ impl Http2 {
         StreamGuard(Rc::clone(&self.shared))
     }
 
-    /// Sends `request` (absolute-form target) and waits for the response's head.
+    /// Sends a request (absolute-form target) and waits for the response's head.
     ///
     /// # Errors
     /// [`SendFailure`], with what the protocol guarantees.
     pub async fn send(
         &mut self,
-        request: UpstreamRequest,
+        head: &RequestHead<'_>,
+        body: RequestBody,
     ) -> Result<UpstreamResponse, SendFailure> {
         if self.send.ready().await.is_err() {
             return Err(SendFailure::NotSent);
         }
-        match self.send.try_send_request(request).await {
+        match self.send.try_send_request(request(head, body)).await {
             Ok(response) => Ok(response.map(ResponseBody::Http2)),
             Err(mut error) => {
                 let unsent = error.take_message().is_some();
@@ -155,6 +155,15 @@ impl Http2 {
             }
         }
     }
+}
+
+fn request(head: &RequestHead<'_>, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.target.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = head.to_map();
+    request
 }
 
 /// The peer ended the connection before it said anything in HTTP/2.

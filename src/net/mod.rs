@@ -7,21 +7,18 @@ mod body;
 pub mod connect;
 pub mod http1;
 pub mod http2;
+mod request_head;
 
-use http::Request;
-
-use crate::io::request_body::{BodyError, RequestBody};
+use crate::io::request_body::BodyError;
 
 pub use body::{BrokenBody, ResponseBody};
 pub use connect::{Connect, Target};
 pub use http1::Http1;
 pub use http2::Http2;
+pub use request_head::RequestHead;
 
 /// A response whose body is still to come.
 pub type UpstreamResponse = http::Response<ResponseBody>;
-
-/// A request as it is sent.
-pub type UpstreamRequest = Request<RequestBody>;
 
 /// Why a request got no response. Says no more than is certain.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ pub mod health;
 pub mod hedge;
 pub mod limits;
 pub mod outlier;
+pub mod pace;
 pub mod pushback;
 pub mod rate_limit;
 pub mod retry;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode, Version};
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
@@ -13,7 +13,7 @@ use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
-use crate::net::{BrokenBody, SendFailure, UpstreamResponse};
+use crate::net::{BrokenBody, RequestHead, SendFailure, UpstreamResponse};
 use crate::policy::classify::{self, Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
 use crate::policy::outlier::Signal;
@@ -39,8 +39,6 @@ pub(super) struct Plan<'a> {
     /// A gRPC call that is sent again for some statuses: its head is held back, see [`super::hold`].
     pub(super) hold: bool,
     pub(super) deadline: Deadline,
-    /// The most that there may be.
-    pub(super) attempts: u32,
     pub(super) per_try: Option<Duration>,
     /// Nothing may move for this long.
     pub(super) idle: Option<Duration>,
@@ -125,7 +123,7 @@ impl Plan<'_> {
         let ongoing = Ongoing::new(picked.start(start), &self.local.upstream.metrics);
         let endpoint = picked.endpoint();
         let mut progress = Progress::default();
-        let answered = {
+        let (answered, now) = {
             let mut asking = pin!(self.ask(endpoint, so_far, body, subject, &mut progress));
             let mut moved = self.moved();
             loop {
@@ -133,14 +131,13 @@ impl Plan<'_> {
                 let now = Instant::now();
                 let idle = bound.is_none_or(|at| now < at);
                 if answered.is_ok() || !idle || moved == self.moved() {
-                    break answered.map_err(|_| idle);
+                    break (answered.map_err(|_| idle), now);
                 }
                 // The request's body is still on its way: the stream is not idle.
                 moved = self.moved();
                 timer.set(self.or_idle(bound, now));
             }
         };
-        let now = Instant::now();
         let took = now.saturating_duration_since(start);
         let stage = Stage::of(answered.is_err(), progress.sent);
         let mut answered =
@@ -249,22 +246,15 @@ impl Plan<'_> {
         progress.sent = true;
         let connection = progress.connection.insert(connection);
         let reused = connection.is_reused_http1();
-        let sent = connection.send(self.request(subject, so_far, body)).await;
+        let sent = connection.send(&self.head(subject, so_far), body).await;
         sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
     }
 
-    /// The request as this attempt sends it.
-    fn request<S: Subject>(
-        &self,
-        subject: &mut S,
-        so_far: &SoFar,
-        body: RequestBody,
-    ) -> Request<RequestBody> {
-        let mut request = Request::new(body);
-        *request.version_mut() = if self.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        subject.write(&mut request, self.attempts);
-        so_far.tell(request.headers_mut(), &self.deadline, Instant::now());
-        request
+    /// The head as this attempt sends it.
+    fn head<'a, S: Subject>(&self, subject: &'a mut S, so_far: &SoFar) -> RequestHead<'a> {
+        let (fields, added) = subject.fields();
+        so_far.tell(fields, added, &self.deadline, Instant::now());
+        subject.head()
     }
 
     fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {

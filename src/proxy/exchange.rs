@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::request::Parts;
-use http::{HeaderValue, Uri, Version};
+use http::{HeaderName, HeaderValue, Uri, Version};
 use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
@@ -23,17 +23,20 @@ use super::listener::Active;
 use super::response::Flow;
 
 /// What is known of a request so far, and what is held for it. Its drop counts and logs the request, whatever ended it.
+///
+/// Box what few requests have: up to 1 KiB the C library keeps freed memory at hand for the next request; beyond it every one
+/// searches and merges free memory anew.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) downstream: Rc<Downstream>,
     pub(super) active: Rc<Active>,
     pub(super) started: Instant,
-    /// The request's head: as it came, but for its fields, which become those that go upstream.
+    /// The request's head: as it came, but that of its fields only those are left that go upstream.
     pub(super) head: Parts,
+    /// Fields that go upstream behind those.
+    pub(super) added: Vec<(HeaderName, HeaderValue)>,
     /// The target as it goes upstream, where it is not the one that came.
     pub(super) target: Option<Uri>,
-    /// Whom the request is for, as it was written.
-    pub(super) host: Option<HeaderValue>,
     pub(super) request_id: Option<HeaderValue>,
     /// What its head had when it came.
     pub(super) fields: RequestFields,
@@ -76,8 +79,8 @@ impl Exchange {
             active,
             started: Instant::now(),
             head,
+            added: Vec::new(),
             target: None,
-            host: None,
             request_id: None,
             fields,
             route: None,
@@ -140,7 +143,7 @@ impl Exchange {
 
     fn log(&self, now: Instant) {
         let text = |value: &'_ HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let (host, id) = (self.host.as_ref().map(text), self.request_id.as_ref().map(text));
+        let (host, id) = (self.fields.host.as_ref().map(text), self.request_id.as_ref().map(text));
         let millis = |at: Instant| at.saturating_duration_since(self.started).as_secs_f64() * 1e3;
         // Rounded to the microsecond: more digits would be noise.
         let round = |millis: f64| (millis * 1e3).round() / 1e3;

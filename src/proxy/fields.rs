@@ -105,7 +105,7 @@ pub(super) struct RequestFields {
     pub(super) hop: Hop,
     /// `TE: trailers`.
     pub(super) wants_trailers: bool,
-    /// The first `Host`, and how many there are.
+    /// The first `Host`, and how many there are. Once the head was checked: whom it is for, wherever that was written.
     pub(super) host: Option<HeaderValue>,
     pub(super) hosts: u32,
     /// `Transfer-Encoding`s, and whether one of them is other than `chunked`.
@@ -127,12 +127,13 @@ pub(super) struct RequestFields {
     pub(super) deadline: bool,
     /// Some `x-envoy-` or `x-outrigger-` field.
     pub(super) control: bool,
-    /// `Forwarded`.
+    /// `Forwarded`, and some of `X-Forwarded-For`, `-Host` and `-Proto`.
     pub(super) forwarded: bool,
+    pub(super) x_forwarded: bool,
     /// `Proxy-Authorization`.
     pub(super) proxy_authorization: bool,
-    /// The first `x-request-id`, where it may be kept, and how many there are.
-    pub(super) request_id: Option<HeaderValue>,
+    /// The first `x-request-id` may be kept, and how many there are.
+    pub(super) request_id: bool,
     pub(super) request_ids: u32,
     /// `Cookie`s.
     pub(super) cookies: u32,
@@ -187,11 +188,12 @@ impl RequestFields {
             "idempotency-key" => self.idempotency_key = true,
             "grpc-timeout" => self.deadline = true,
             "forwarded" => self.forwarded = true,
+            "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" => self.x_forwarded = true,
             "proxy-authorization" => self.proxy_authorization = true,
             "x-request-id" => {
                 self.request_ids += 1;
                 if self.request_ids == 1 {
-                    self.request_id = Some(value.clone()).filter(is_usable_id);
+                    self.request_id = is_usable_id(value);
                 }
             }
             "cookie" => self.cookies += 1,
@@ -317,6 +319,6 @@ mod tests {
         assert_eq!((found.hosts, found.lengths, found.codings), (2, 2, 0));
         assert_eq!(found.host, Some(HeaderValue::from_static("a")));
         assert!(found.malformed_length && found.looped && found.grpc && found.deadline);
-        assert!(found.control && found.unknown_expectation && found.request_id.is_none());
+        assert!(found.control && found.unknown_expectation && !found.request_id);
     }
 }

@@ -20,6 +20,7 @@ use crate::upstream::{Protocol, Slot, Upstream};
 
 use super::attempt::Plan;
 use super::exchange::Exchange;
+use super::headers::Outbound;
 use super::request::Broken;
 use super::response::{self, ResponseBody};
 use super::retries::SoFar;
@@ -69,12 +70,11 @@ pub(super) async fn forward(
         repeatable: route.retry.repeats(&exchange.head.method, exchange.fields.idempotency_key),
         hold: exchange.fields.grpc && route.retry.looks_at_grpc(),
         deadline,
-        attempts: route.retry.attempts,
         per_try: route.retry.per_try,
         idle: route.idle,
         body: Some(&body),
     };
-    let so_far = SoFar::new(exchange.fields.deadline, &exchange.head.headers);
+    let so_far = SoFar::new(&exchange, route);
     let hedging = route.hedging.as_ref().filter(|_| upgrade.is_none());
     match attempts(&plan, &mut exchange, (route, hedging), so_far, &body).await {
         Err(error) => {
@@ -132,24 +132,26 @@ fn prepare_head(
     upgrade: Option<&HeaderValue>,
 ) {
     let downstream = Rc::clone(&exchange.downstream);
-    let (head, fields) = (&mut exchange.head.headers, &mut exchange.fields);
+    let fields = &mut exchange.fields;
+    let (came, added) = (&mut exchange.head.headers, &mut exchange.added);
+    let mut head = Outbound { came, added, edited: false };
     let rng = &mut downstream.worker.rng.borrow_mut();
-    let id = headers::forward(head, fields, &downstream, exchange.host.as_ref(), rng);
+    let id = headers::forward(&mut head, fields, &downstream, rng);
     exchange.request_id = Some(id);
-    route.request_headers.apply(head);
-    let host = route.rewrite_host.as_ref().or(exchange.host.as_ref());
+    head.edit(&route.request_headers);
+    let host = route.rewrite_host.as_ref().or(fields.host.as_ref());
     if http2 {
         let trailers = fields.wants_trailers || fields.grpc;
         let target = exchange.target.as_ref().unwrap_or(&exchange.head.uri);
-        exchange.target = Some(headers::for_http2(head, target, host, trailers));
+        exchange.target = Some(headers::for_http2(&mut head, fields, target, host, trailers));
     } else {
         let written = fields.hosts == 1
             && route.rewrite_host.is_none()
             && exchange.head.uri.authority().is_none();
         if fields.cookies > 1 && exchange.head.version == Version::HTTP_2 {
-            headers::join_cookies(head);
+            headers::join_cookies(head.came);
         }
-        headers::for_http1(head, host, written, upgrade);
+        headers::for_http1(&mut head, fields, host, written, upgrade);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::upstream::{LocalUpstream, Protocol, Slot};
 
 use super::attempt::Plan;
 use super::exchange::Exchange;
-use super::headers;
+use super::headers::{self, Outbound};
 use super::retries::SoFar;
 use super::subject::Spare;
 use super::worker::Worker;
@@ -147,7 +147,7 @@ impl Copy {
     async fn send(mut self) -> MirrorOutcome {
         let worker = &self.entered.0;
         let plan = plan(worker, &self.local, self.http2, self.start);
-        let so_far = SoFar::new(false, &self.head.headers);
+        let so_far = SoFar::beside();
         let body = std::mem::replace(&mut self.body, RequestBody::empty());
         let sent =
             plan.attempt(self.slot, &mut self.picked, &so_far, body, &mut self.head, self.start);
@@ -181,7 +181,6 @@ fn plan<'a>(
         repeatable: false,
         hold: false,
         deadline: Deadline::new(start, Some(WHOLE), &CallerTimeout::default(), Kind::Http),
-        attempts: 1,
         per_try: None,
         idle: None,
         body: None,
@@ -197,14 +196,15 @@ fn address(
     (http2, to_http2): (bool, bool),
     body: &RequestBody,
 ) {
-    let host = route.rewrite_host.as_ref().or(exchange.host.as_ref());
+    let host = route.rewrite_host.as_ref().or(exchange.fields.host.as_ref());
     let suffixed = exchange.active.snapshot.compat_envoy.then(|| host.and_then(with_suffix));
     let host = suffixed.as_ref().and_then(Option::as_ref).or(host);
     copy.headers.insert(MIRROR, mirror.name.clone());
     if to_http2 {
         copy.headers.remove(TRANSFER_ENCODING);
+        let mut head = Outbound { came: &mut copy.headers, added: &mut copy.added, edited: true };
         let trailers = exchange.fields.wants_trailers || exchange.fields.grpc;
-        copy.target = headers::for_http2(&mut copy.headers, &copy.target, host, trailers);
+        copy.target = headers::for_http2(&mut head, &exchange.fields, &copy.target, host, trailers);
         return;
     }
     if http2 {
@@ -216,7 +216,8 @@ fn address(
             headers::frame(&mut copy.headers);
         }
     }
-    headers::for_http1(&mut copy.headers, host, false, None);
+    let mut head = Outbound { came: &mut copy.headers, added: &mut copy.added, edited: true };
+    headers::for_http1(&mut head, &exchange.fields, host, false, None);
 }
 
 /// As Envoy does: `articles:80` becomes `articles-shadow:80`. `None` for an address of IPv6.

@@ -49,7 +49,7 @@ async fn answer(
     mut exchange: Box<Exchange>,
     incoming: Incoming,
 ) -> Result<Response<ResponseBody>, Broken> {
-    exchange.host = match check(&exchange.head, &exchange.fields, incoming.is_end_stream()) {
+    exchange.fields.host = match check(&exchange.head, &exchange.fields, incoming.is_end_stream()) {
         Ok(host) => host,
         Err(refusal) => return refuse(exchange, refusal),
     };
@@ -149,7 +149,8 @@ impl Exchange {
 
 /// The route's index, and how much of the path its `/*` stands for, counted from the end.
 fn find_route(exchange: &Exchange) -> Option<(usize, usize)> {
-    let authority = exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let authority =
+        exchange.fields.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
     let target = exchange.target();
     let view = RequestView {
         host: &normalise_host(authority),
@@ -195,7 +196,12 @@ fn redirect(
     let target = exchange.target();
     let from = RedirectFrom {
         scheme: "http",
-        authority: exchange.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        authority: exchange
+            .fields
+            .host
+            .as_ref()
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default(),
         path: target.path(),
         rest: rest_of(target.path(), rest),
         query: target.query(),

@@ -27,6 +27,8 @@ pub(super) struct SoFar {
     pub(super) resent_once: bool,
     /// The caller's head has fields of ours or of a deadline.
     told: bool,
+    /// Or the route may have set some.
+    edited: bool,
     /// What it told of attempts above.
     above: RetryDepth,
     /// Those that may have run.
@@ -36,10 +38,17 @@ pub(super) struct SoFar {
 }
 
 impl SoFar {
-    /// None yet. `told`: the caller's head has fields of ours or of a deadline.
-    pub(super) fn new(told: bool, headers: &HeaderMap) -> Self {
+    /// None yet.
+    pub(super) fn new(exchange: &Exchange, route: &Route) -> Self {
+        let told = exchange.fields.deadline;
+        let headers = &exchange.head.headers;
         let above = if told { RetryDepth::read(headers) } else { RetryDepth::default() };
-        Self { told, above, ..Self::default() }
+        Self { told, above, edited: !route.request_headers.is_empty(), ..Self::default() }
+    }
+
+    /// None, of a request that is sent beside another: whatever its head tells is of that one.
+    pub(super) fn beside() -> Self {
+        Self { told: true, ..Self::default() }
     }
 
     /// Counts the attempt that begins, where it is not the first.
@@ -60,17 +69,31 @@ impl SoFar {
     /// The time is the request's, not the attempt's: `per_try` ends at the head of the answer, while the next hop cuts the
     /// body off as well; and an attempt that is given up is cancelled there anyway. `grpc-timeout` goes on where the caller
     /// sent one: a call without it may be a stream that is meant to stay open.
-    pub(super) fn tell(&self, headers: &mut HeaderMap, deadline: &Deadline, now: Instant) {
+    pub(super) fn tell(
+        &self,
+        headers: &mut HeaderMap,
+        added: &mut Vec<(HeaderName, HeaderValue)>,
+        deadline: &Deadline,
+        now: Instant,
+    ) {
+        let mut set = |name: HeaderName, value| match added.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, of_last_attempt)) => *of_last_attempt = value,
+            None => added.push((name, value)),
+        };
         if let Some(remaining) = deadline.remaining(now) {
             let millis = deadline::timeout_ms(remaining);
             if self.told {
                 replace(headers, deadline::ENVOY_EXPECTED_MS, || millis.clone());
                 replace(headers, deadline::GRPC_TIMEOUT, || deadline::grpc_timeout(remaining));
             }
-            headers.insert(deadline::TIMEOUT_MS, millis);
+            if self.told || self.edited {
+                headers.remove(deadline::TIMEOUT_MS);
+            }
+            set(deadline::TIMEOUT_MS, millis);
         }
         if self.ran > 0 {
-            headers.insert(ATTEMPTS, self.above.of_next_attempt(self.ran).value());
+            headers.remove(ATTEMPTS);
+            set(ATTEMPTS, self.above.of_next_attempt(self.ran).value());
         }
     }
 
@@ -119,13 +142,7 @@ impl SoFar {
             below: head.map_or_else(RetryDepth::default, RetryDepth::read),
         };
         let decision = route.retry.decide(end, &state, &mut plan.worker.rng.borrow_mut());
-        let decision = match decision {
-            RetryDecision::Stop(_) => decision,
-            _ if plan.local.upstream.gate.is_refusing() => {
-                RetryDecision::Stop(Some(SuppressedReason::BreakerOpen))
-            }
-            _ => decision.paid_from(&mut plan.local.budget(), now),
-        };
+        let decision = plan.local.upstream.pay(decision, &mut plan.local.budget(), now);
         match decision {
             RetryDecision::Stop(reason) => {
                 if let Some(reason) = reason {

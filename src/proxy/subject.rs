@@ -1,9 +1,9 @@
 //! Whom attempts are made for: the request of a caller, or one that is sent beside it.
 
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::time::Instant;
 
-use crate::io::request_body::RequestBody;
+use crate::net::RequestHead;
 
 use super::exchange::Exchange;
 use super::response::Flow;
@@ -12,8 +12,10 @@ use super::response::Flow;
 pub(super) trait Subject {
     /// A gRPC call: its status counts.
     fn is_grpc(&self) -> bool;
-    /// Writes method, target and fields. `attempts`: the most that there may be; the last may take what it writes.
-    fn write(&mut self, request: &mut Request<RequestBody>, attempts: u32);
+    /// The fields that came, and those that are added.
+    fn fields(&mut self) -> (&mut HeaderMap, &mut Vec<(HeaderName, HeaderValue)>);
+    /// All of its head.
+    fn head(&self) -> RequestHead<'_>;
     /// Takes what is held until the end of the answer, whose head is there `now`.
     fn answered(&mut self, flow: Flow, grpc_status: Option<u8>, now: Instant);
 }
@@ -23,13 +25,17 @@ impl Subject for Exchange {
         self.fields.grpc
     }
 
-    fn write(&mut self, request: &mut Request<RequestBody>, attempts: u32) {
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.target().clone();
-        let last = self.attempts >= attempts;
-        let head = &mut self.head.headers;
-        // The others leave the fields for the next.
-        *request.headers_mut() = if last { std::mem::take(head) } else { head.clone() };
+    fn fields(&mut self) -> (&mut HeaderMap, &mut Vec<(HeaderName, HeaderValue)>) {
+        (&mut self.head.headers, &mut self.added)
+    }
+
+    fn head(&self) -> RequestHead<'_> {
+        RequestHead {
+            method: &self.head.method,
+            target: self.target(),
+            fields: &self.head.headers,
+            added: &self.added,
+        }
     }
 
     fn answered(&mut self, flow: Flow, grpc_status: Option<u8>, now: Instant) {
@@ -44,7 +50,9 @@ impl Subject for Exchange {
 pub(super) struct Spare {
     pub(super) method: Method,
     pub(super) target: Uri,
+    /// Those that came and those that this hop has added.
     pub(super) headers: HeaderMap,
+    pub(super) added: Vec<(HeaderName, HeaderValue)>,
     pub(super) grpc: bool,
     pub(super) grpc_status: Option<u8>,
     pub(super) head_at: Option<Instant>,
@@ -57,7 +65,8 @@ impl Spare {
         Self {
             method: exchange.head.method.clone(),
             target: exchange.target().clone(),
-            headers: exchange.head.headers.clone(),
+            headers: exchange.head().to_map(),
+            added: Vec::new(),
             grpc: exchange.fields.grpc,
             grpc_status: None,
             head_at: None,
@@ -80,10 +89,17 @@ impl Subject for Spare {
         self.grpc
     }
 
-    fn write(&mut self, request: &mut Request<RequestBody>, _: u32) {
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = std::mem::take(&mut self.headers);
+    fn fields(&mut self) -> (&mut HeaderMap, &mut Vec<(HeaderName, HeaderValue)>) {
+        (&mut self.headers, &mut self.added)
+    }
+
+    fn head(&self) -> RequestHead<'_> {
+        RequestHead {
+            method: &self.method,
+            target: &self.target,
+            fields: &self.headers,
+            added: &self.added,
+        }
     }
 
     fn answered(&mut self, flow: Flow, grpc_status: Option<u8>, now: Instant) {

@@ -144,7 +144,6 @@ pub(super) async fn reach(
         repeatable: false,
         hold: false,
         deadline,
-        attempts: 0,
         per_try: None,
         idle: None,
         body: None,

@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 use http::{HeaderName, Method};
 
 use super::{
-    literals::Literals,
+    expressions::Expressions,
     matcher::{Matcher, STANDARD_METHODS, standard_index},
     pattern::{HostPattern, PathPattern, ValueMatch},
     query::{self, Scratch},
@@ -27,6 +27,22 @@ const NAMED_COLUMNS: usize = 4;
 const FEW: usize = 3;
 
 type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// Conditions that hold for all candidates if they are expressions, so that none of them is asked again: each by itself would
+/// have to be fetched from memory.
+#[derive(Debug, Default)]
+pub(super) struct Told<'i> {
+    /// The path.
+    pub(super) path: bool,
+    /// The first condition on each of these headers.
+    headers: [Option<&'i HeaderName>; NAMED_COLUMNS],
+}
+
+impl Told<'_> {
+    pub(super) fn header(&self, name: &HeaderName) -> bool {
+        self.headers.iter().flatten().any(|told| *told == name)
+    }
+}
 
 /// The columns of one block. A column that no row asks about is left out.
 #[derive(Debug)]
@@ -62,38 +78,55 @@ impl Index {
 
     /// Every row that matches, and few others. No allocation but for an escaped query value beyond 256
     /// bytes.
-    pub(super) fn candidates(&self, request: &RequestView<'_>) -> RowSet {
+    pub(super) fn candidates(&self, request: &RequestView<'_>) -> (RowSet, Told<'_>) {
         let mut left = self.all.clone();
         if let Some(hosts) = &self.hosts {
             hosts.filter(request.host, &mut left);
         }
+        let mut told = Told::default();
         if let Some(paths) = &self.paths {
-            paths.filter(request.path, &mut left);
+            told.path = paths.filter(request.path, &mut left);
         }
-        if left.at_most(FEW) {
-            return left;
+        if !left.at_most(FEW) {
+            self.filter_others(request, &mut left, &mut told);
         }
-        left.intersect(self.methods.rows(request.method));
-        if !self.headers.is_empty() || self.other_headers.is_some() {
-            self.filter_headers(request, &mut left);
-        }
-        if !self.query.is_empty() || self.other_query.is_some() {
-            self.filter_query(request.query.unwrap_or_default(), &mut left);
-        }
-        left
+        (left, told)
     }
 
-    fn filter_headers(&self, request: &RequestView<'_>, left: &mut RowSet) {
-        for (name, column) in &self.headers {
+    /// By all but host and path.
+    fn filter_others<'i>(
+        &'i self,
+        request: &RequestView<'_>,
+        left: &mut RowSet,
+        told: &mut Told<'i>,
+    ) {
+        left.intersect(self.methods.rows(request.method));
+        if !self.headers.is_empty() || self.other_headers.is_some() {
+            self.filter_headers(request, left, told);
+        }
+        if !self.query.is_empty() || self.other_query.is_some() {
+            self.filter_query(request.query.unwrap_or_default(), left);
+        }
+    }
+
+    fn filter_headers<'i>(
+        &'i self,
+        request: &RequestView<'_>,
+        left: &mut RowSet,
+        told: &mut Told<'i>,
+    ) {
+        for ((name, column), told) in self.headers.iter().zip(&mut told.headers) {
             if left.at_most(FEW) {
                 return;
             }
             let values = request.headers.get_all(name).iter();
             let mut held: Option<RowSet> = None;
+            let mut exact = true;
             for value in values {
                 let held = held.get_or_insert_with(|| column.present().clone());
-                column.add_to(value.as_bytes(), held);
+                exact &= column.add_to(value.as_bytes(), held);
             }
+            *told = exact.then_some(name);
             left.intersect(held.as_ref().unwrap_or_else(|| column.absent()));
         }
         let Some(column) = &self.other_headers else { return };
@@ -194,7 +227,7 @@ struct PathColumn {
     silent: RowSet,
     exact: Map<Box<str>, Rows>,
     segments: Segments,
-    expressions: Literals,
+    expressions: Expressions,
 }
 
 impl PathColumn {
@@ -225,19 +258,20 @@ impl PathColumn {
                 (None, None) | (Some(PathPattern::Prefix(_)), _) => silent.insert(row),
             }
         }
-        let (expressions, always) = Literals::new(&expressions, len);
-        always.into_iter().for_each(|row| silent.insert(row));
+        let expressions = Expressions::new(&expressions, len);
         asked.then_some(Self { silent, exact, segments: tree, expressions })
     }
 
-    fn filter(&self, path: &str, left: &mut RowSet) {
+    /// `true`: all expressions that are left hold.
+    fn filter(&self, path: &str, left: &mut RowSet) -> bool {
         let mut held = self.silent.clone();
         if let Some(rows) = self.exact.get(path) {
             rows.add_to(&mut held);
         }
         self.segments.add_to(path, &mut held);
-        self.expressions.add_to(path.as_bytes(), &mut held);
+        let exact = self.expressions.add_to(path.as_bytes(), &mut held);
         left.intersect(&held);
+        exact
     }
 }
 

@@ -1,9 +1,7 @@
-//! Which regular expressions may match a text, from one pass over it.
+//! Which regular expressions may match a text, by the texts that they need.
 //!
 //! Most expressions contain text without which they cannot match (`^/v[0-9]+/orders/` needs `/orders/`).
-//! All such texts are searched at once by Aho–Corasick, as RE2's `FilteredRE2` does. One `RegexSet` was
-//! rejected: it allocates per search, and a thousand expressions overflow its lazy automaton's cache,
-//! after which it is slower than asking each expression in turn.
+//! All such texts are searched at once by Aho–Corasick, as RE2's `FilteredRE2` does.
 
 use std::collections::HashMap;
 

@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::{
+    index::Told,
     pattern::{RouteMatch, ValueMatch},
     query::{self, Scratch},
     request::RequestView,
@@ -44,14 +45,24 @@ impl Matcher {
         self.failed(request).is_none()
     }
 
+    /// The same, without asking again what the index has `told`.
+    pub(super) fn holds(&self, request: &RequestView<'_>, told: &Told<'_>) -> bool {
+        self.first_failed(request, told).is_none()
+    }
+
     /// The first condition that does not hold, in the order in which a match is written: host, path,
     /// gRPC, method, headers, query.
     pub fn failed(&self, request: &RequestView<'_>) -> Option<Condition> {
+        self.first_failed(request, &Told::default())
+    }
+
+    fn first_failed(&self, request: &RequestView<'_>, told: &Told<'_>) -> Option<Condition> {
         let wants = &self.wants;
         if !wants.host.is_empty() && !wants.host.iter().any(|host| host.matches(request.host)) {
             return Some(Condition::Host);
         }
-        if wants.path.as_ref().is_some_and(|path| !path.matches(request.path)) {
+        let asked = wants.path.as_ref().filter(|path| !(told.path && path.is_expression()));
+        if asked.is_some_and(|path| !path.matches(request.path)) {
             return Some(Condition::Path);
         }
         if wants.grpc.as_ref().is_some_and(|g| !request.grpc || !g.matches_path(request.path)) {
@@ -60,7 +71,11 @@ impl Matcher {
         if !self.methods.contains(request.method) {
             return Some(Condition::Method);
         }
-        let header = wants.headers.iter().position(|(name, value)| {
+        let header = (0..).zip(&wants.headers).position(|(place, (name, value))| {
+            let known = matches!(value, ValueMatch::Regex(_)) && told.header(name);
+            if known && wants.headers[..place].iter().all(|(earlier, _)| earlier != name) {
+                return false;
+            }
             let mut values = request.headers.get_all(name).iter().map(|v| v.as_bytes());
             if value.is_absence() {
                 return values.next().is_some();

@@ -91,6 +91,10 @@ impl PathPattern {
         })
     }
 
+    pub(super) fn is_expression(&self) -> bool {
+        matches!(self, Self::Regex(_))
+    }
+
     /// Whether the normalised `path` is one of those meant.
     pub fn matches(&self, path: &str) -> bool {
         match self {

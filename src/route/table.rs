@@ -29,8 +29,9 @@ impl RouteTable {
     pub fn find(&self, request: &RequestView<'_>) -> Option<usize> {
         self.matchers.chunks(BLOCK).zip(&self.indexes).enumerate().find_map(
             |(block, (matchers, index))| {
-                let candidates = index.candidates(request);
-                let row = candidates.iter().find(|&row| matchers[row].matches(request))?;
+                let (candidates, told) = index.candidates(request);
+                let matches = |&row: &usize| matchers[row].holds(request, &told);
+                let row = candidates.iter().find(matches)?;
                 Some(block * BLOCK + row)
             },
         )

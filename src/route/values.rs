@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use super::{
-    literals::Literals,
+    expressions::Expressions,
     pattern::ValueMatch,
     rows::{Row, RowSet, Rows},
 };
@@ -19,7 +19,7 @@ pub(super) struct ValueColumn {
     present: RowSet,
     exact: HashMap<Box<[u8]>, Rows, FixedState>,
     prefixes: Prefixes,
-    expressions: Literals,
+    expressions: Expressions,
 }
 
 impl ValueColumn {
@@ -46,8 +46,7 @@ impl ValueColumn {
                 ValueMatch::Present(false) => absent.insert(row),
             }
         }
-        let (expressions, always) = Literals::new(&expressions, len);
-        always.into_iter().for_each(|row| present.insert(row));
+        let expressions = Expressions::new(&expressions, len);
         Self { absent, present, exact, prefixes: Prefixes::new(prefixes), expressions }
     }
 
@@ -61,13 +60,14 @@ impl ValueColumn {
         &self.present
     }
 
-    /// Adds to `set` what this one `value` lets hold.
-    pub(super) fn add_to(&self, value: &[u8], set: &mut RowSet) {
+    /// Adds to `set` what this one `value` lets hold. `true`: all expressions that are added do hold.
+    pub(super) fn add_to(&self, value: &[u8], set: &mut RowSet) -> bool {
         if let Some(rows) = self.exact.get(value) {
             rows.add_to(set);
         }
         self.prefixes.add_to(value, set);
-        self.expressions.add_to(value, set);
+        // An expression never holds for what is not UTF-8.
+        self.expressions.add_to(value, set) && str::from_utf8(value).is_ok()
     }
 }
 

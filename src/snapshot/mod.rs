@@ -209,6 +209,11 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
+    /// True where there are none.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.append.is_empty()
+    }
+
     /// Applies them.
     pub fn apply(&self, headers: &mut http::HeaderMap) {
         for name in &self.remove {

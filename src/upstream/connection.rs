@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use crate::io::request_body::RequestBody;
 use crate::metrics::GaugeGuard;
 use crate::net::http2::StreamGuard;
-use crate::net::{Http1, Http2, SendFailure, UpstreamRequest, UpstreamResponse};
+use crate::net::{Http1, Http2, RequestHead, SendFailure, UpstreamResponse};
 use crate::policy::limits::Permit;
 
 use super::local::LocalUpstream;
@@ -91,12 +92,13 @@ impl Connection {
     /// [`SendFailure`].
     pub async fn send(
         &mut self,
-        request: UpstreamRequest,
+        head: &RequestHead<'_>,
+        body: RequestBody,
     ) -> Result<UpstreamResponse, SendFailure> {
         match &mut self.0 {
             Kind::Http1(connection, pool, _, risk) => {
                 let reused = connection.is_reused();
-                let sent = connection.send(request).await;
+                let sent = connection.send(head, body).await;
                 match &sent {
                     Ok(_) if reused => {
                         *risk = None;
@@ -107,7 +109,7 @@ impl Connection {
                 }
                 sent
             }
-            Kind::Http2(connection, _) => connection.send(request).await,
+            Kind::Http2(connection, _) => connection.send(head, body).await,
         }
     }
 

@@ -6,8 +6,10 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     COOKIE, HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
 };
-use http::{HeaderMap, HeaderName, Method, Uri};
+use http::{HeaderMap, HeaderName};
 use http_body::SizeHint;
+
+use crate::net::RequestHead;
 
 /// What may not stand in trailers, announced or not (RFC 9110 §6.5.1).
 const NOT_TRAILERS: [HeaderName; 13] = [
@@ -45,25 +47,19 @@ pub(super) struct WrongLength;
 
 /// Writes a head, and says how the body is to be framed. `body`: its size, where there is one. What the head says of the
 /// framing holds, chunks before a length; where it says nothing, the size decides.
-pub(super) fn head(
-    out: &mut Vec<u8>,
-    method: &Method,
-    target: &Uri,
-    headers: &HeaderMap,
-    body: Option<&SizeHint>,
-) -> Encoding {
-    out.extend_from_slice(method.as_str().as_bytes());
+pub(super) fn head(out: &mut Vec<u8>, head: &RequestHead<'_>, body: Option<&SizeHint>) -> Encoding {
+    out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    let target = target.path_and_query().map_or("", |target| target.as_str());
+    let target = head.target.path_and_query().map_or("", |target| target.as_str());
     if target.is_empty() || target.starts_with('?') {
         // The absolute form may leave it out, this one may not.
         out.push(b'/');
     }
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let chunked = body.is_some() && headers.contains_key(TRANSFER_ENCODING);
+    let chunked = body.is_some() && head.fields.contains_key(TRANSFER_ENCODING);
     let mut length = None;
-    for (name, value) in headers {
+    for (name, value) in head.all_fields() {
         if *name == TRANSFER_ENCODING {
             continue;
         }
@@ -88,7 +84,7 @@ pub(super) fn head(
             }
             None => {
                 out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-                Encoding::Chunked(announced(headers))
+                Encoding::Chunked(announced(head.fields))
             }
         },
     };

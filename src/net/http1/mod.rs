@@ -21,14 +21,15 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use prometheus::IntCounter;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 
-use super::{ResponseBody, SendFailure, UpstreamRequest, UpstreamResponse};
+use super::{RequestHead, ResponseBody, SendFailure, UpstreamResponse};
 
 pub use body::Http1Body;
 
@@ -71,16 +72,17 @@ impl Http1 {
         self.made
     }
 
-    /// Sends `request` (`Host` set) and waits for the response's head.
+    /// Sends a request (`Host` set) and waits for the response's head.
     ///
     /// # Errors
     /// [`SendFailure`], with what is certain about how far the request got.
     pub async fn send(
         &mut self,
-        request: UpstreamRequest,
+        head: &RequestHead<'_>,
+        body: RequestBody,
     ) -> Result<UpstreamResponse, SendFailure> {
         self.used += 1;
-        let mut awaited = self.begin(request);
+        let mut awaited = self.begin(head, body);
         let head = poll_fn(|cx| self.wire.borrow_mut().poll_answer(cx, &mut awaited)).await?;
         let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
             Http1Body::tunnel(&self.wire)
@@ -99,13 +101,10 @@ impl Http1 {
         Ok(response)
     }
 
-    /// Hands the request over. Its map of fields will hold the answer's.
-    fn begin(&self, request: UpstreamRequest) -> Awaited {
-        let (head, body) = request.into_parts();
-        self.wire.borrow_mut().begin(Outgoing::new(&head, body));
-        let mut headers = head.headers;
-        headers.clear();
-        Awaited::new(head.method == Method::HEAD, headers)
+    /// Hands the request over.
+    fn begin(&self, head: &RequestHead<'_>, body: RequestBody) -> Awaited {
+        self.wire.borrow_mut().begin(Outgoing::new(head, body));
+        Awaited::new(head.method == Method::HEAD, HeaderMap::new())
     }
 
     /// Sends on what is left of a request whose answer has begun.

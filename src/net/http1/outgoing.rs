@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::request::Parts;
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use crate::io::request_body::BodyError;
+use crate::net::RequestHead;
 
 use super::encode::{self, Encoding};
 
@@ -76,13 +76,12 @@ impl<B> Default for Outgoing<B> {
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
     /// A request of which nothing was sent.
-    pub(super) fn new(head: &Parts, body: B) -> Self {
+    pub(super) fn new(head: &RequestHead<'_>, body: B) -> Self {
         let body = (!body.is_end_stream()).then_some(body);
         let size = body.as_ref().map(Body::size_hint);
         let mut text = TEXT.take();
         text.clear();
-        let encoding =
-            encode::head(&mut text, &head.method, &head.uri, &head.headers, size.as_ref());
+        let encoding = encode::head(&mut text, head, size.as_ref());
         Self { body, encoding, text, state: State::Open, ..Self::default() }
     }
 

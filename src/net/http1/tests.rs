@@ -18,8 +18,10 @@ fn pair() -> (Http1, UnixStream) {
     (Http1::new(Socket::from_unix(ours), Instant::now(), counter()), peer)
 }
 
-fn get() -> UpstreamRequest {
-    http::Request::get("/").header("host", "a").body(RequestBody::empty()).unwrap()
+/// Sends a GET.
+async fn ask(http1: &mut Http1) -> Result<UpstreamResponse, SendFailure> {
+    let (head, ()) = http::Request::get("/").header("host", "a").body(()).unwrap().into_parts();
+    http1.send(&(&head).into(), RequestBody::empty()).await
 }
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -37,7 +39,7 @@ async fn exchange(
     peer: &mut UnixStream,
     answer: &[u8],
 ) -> Result<UpstreamResponse, SendFailure> {
-    let (response, ()) = tokio::join!(http1.send(get()), async {
+    let (response, ()) = tokio::join!(ask(http1), async {
         take_request(peer).await;
         peer.write_all(answer).await.unwrap();
     });
@@ -100,7 +102,7 @@ async fn a_resting_connection_shows_its_end_and_what_nobody_asked_for() {
 async fn a_failure_says_what_is_certain() {
     let (mut http1, peer) = pair();
     drop(peer);
-    assert!(matches!(http1.send(get()).await, Err(SendFailure::NotSent)));
+    assert!(matches!(ask(&mut http1).await, Err(SendFailure::NotSent)));
     for (said, expected) in [
         ("", "the upstream closed the connection before it answered"),
         ("HTTP/1.1 2", "the upstream's answer is not valid HTTP: the head breaks off"),
@@ -108,7 +110,7 @@ async fn a_failure_says_what_is_certain() {
         ("HTTP/1.1 103 X\r\n\r\n", "the upstream's answer is not valid HTTP: the head breaks off"),
     ] {
         let (mut http1, mut peer) = pair();
-        let (failed, ()) = tokio::join!(http1.send(get()), async move {
+        let (failed, ()) = tokio::join!(ask(&mut http1), async move {
             take_request(&mut peer).await;
             peer.write_all(said.as_bytes()).await.unwrap();
         });
@@ -176,7 +178,7 @@ async fn a_tunnel_begins_with_what_came_behind_the_head() {
 }
 
 /// What came of an answer: head, body and trailers, or nothing where it was refused.
-type Seen = Option<(StatusCode, http::HeaderMap, Vec<u8>, Option<http::HeaderMap>)>;
+type Seen = Option<(StatusCode, HeaderMap, Vec<u8>, Option<HeaderMap>)>;
 
 async fn seen<B>(response: Response<B>) -> Seen
 where
@@ -190,10 +192,8 @@ where
 
 async fn by_us(answer: &[u8], pieces: &mut Rng) -> Seen {
     let (mut http1, peer) = pair();
-    let (response, ()) = tokio::join!(
-        async { seen(http1.send(get()).await.ok()?).await },
-        say(peer, answer, pieces)
-    );
+    let (response, ()) =
+        tokio::join!(async { seen(ask(&mut http1).await.ok()?).await }, say(peer, answer, pieces));
     response
 }
 

@@ -11,7 +11,7 @@ const ROUTES: usize = 200;
 /// Indexes `route(0..ROUTES)`, and returns what is left of them for a request.
 fn left(route: impl Fn(usize) -> RouteMatch, request: &RequestView<'_>) -> Vec<usize> {
     let matchers: Vec<_> = (0..ROUTES).map(|i| Matcher::new(route(i))).collect();
-    Index::new(&matchers).candidates(request).iter().collect()
+    Index::new(&matchers).candidates(request).0.iter().collect()
 }
 
 fn get<'a>(host: &'a str, path: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {

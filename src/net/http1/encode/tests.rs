@@ -1,5 +1,5 @@
 use super::*;
-use http::HeaderValue;
+use http::{HeaderValue, Method, Uri};
 
 fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
     let field = |&(name, value): &(&'static str, &'static str)| {
@@ -16,7 +16,9 @@ fn written(
 ) -> (String, Encoding) {
     let mut out = Vec::new();
     let target: Uri = target.parse().unwrap();
-    let encoding = head(&mut out, method, &target, &fields(list), body.as_ref());
+    let fields = fields(list);
+    let written = RequestHead { method, target: &target, fields: &fields, added: &[] };
+    let encoding = head(&mut out, &written, body.as_ref());
     (String::from_utf8(out).unwrap(), encoding)
 }
 

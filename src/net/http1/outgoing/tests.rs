@@ -87,7 +87,7 @@ fn sent(
         builder = builder.header(name, value);
     }
     let (head, ()) = builder.body(()).unwrap().into_parts();
-    let mut outgoing = Outgoing::new(&head, body);
+    let mut outgoing = Outgoing::new(&(&head).into(), body);
     let mut socket = Narrow(Vec::new(), Rng::from_seed(seed));
     let mut cx = Context::from_waker(Waker::noop());
     assert!(!outgoing.has_begun());
