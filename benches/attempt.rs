@@ -95,8 +95,11 @@ fn request(
             return state.attempt;
         }
         state.remaining = deadline.remaining(now);
-        let decision =
-            policy.decide(end, &state, &mut rng.borrow_mut()).paid_from(&mut local.budget(), now);
+        let decision = local.upstream.pay(
+            policy.decide(end, &state, &mut rng.borrow_mut()),
+            &mut local.budget(),
+            now,
+        );
         if let RetryDecision::Stop(reason) = decision {
             reason.into_iter().for_each(|reason| metrics.suppress(reason.index()));
             return state.attempt;

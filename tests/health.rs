@@ -317,6 +317,58 @@ fn where_all_endpoints_fail_all_are_used() {
     assert!(services.iter().all(|service| service.requests() > 0));
 }
 
+#[test]
+fn where_panic_is_off_and_all_endpoints_fail_the_answer_says_so() {
+    let services = [Service::new("a"), Service::new("b")];
+    services.iter().for_each(|service| service.say(500));
+    let addresses = services.each_ref().map(Service::address);
+    let keys = format!("{FAST}, balance: {{ policy: peak_ewma, panic: 0% }}");
+    let proxy = Proxy::start(&Setup::new(&addresses).upstream(&keys).yaml());
+    wait_state(&proxy, "unhealthy", 2);
+    for _ in 0..5 {
+        let reply = get(proxy.address("outbound"), "/");
+        let reason = reply.header("x-outrigger-reason");
+        assert_eq!((reply.status, reason), (503, Some("no_healthy_endpoint")));
+    }
+    assert!(services.iter().all(|service| service.requests() == 0));
+    services[0].say(200);
+    wait_state(&proxy, "unhealthy", 1);
+    ask(&proxy, 5);
+    assert_eq!(services[1].requests(), 0);
+}
+
+/// Health and ejection are separate states: a check does not take the way that requests take.
+#[test]
+fn a_check_that_passes_brings_no_ejected_endpoint_back() {
+    let good = Service::new("good");
+    let checks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&checks);
+    // Well by its checks, and useless.
+    let broken = Upstream::serve(move |_, stream| {
+        let mut stream = BufReader::new(stream);
+        while let Some(request) = read_request(&mut stream) {
+            let is_check = request.starts_with(b"GET /healthz ");
+            counted.fetch_add(usize::from(is_check), Ordering::SeqCst);
+            let reply = answer(if is_check { 200 } else { 500 }, "", "");
+            if stream.get_mut().write_all(&reply).is_err() {
+                return;
+            }
+        }
+    });
+    let keys = format!("{FAST}, balance: round_robin, outliers: {{ eject: 60s }}");
+    let proxy = Proxy::start(&Setup::new(&[good.address(), broken.address]).upstream(&keys).yaml());
+    wait_state(&proxy, "ready", 2);
+    wait_for("an ejection", || {
+        get(proxy.address("outbound"), "/");
+        (in_state(&proxy.metrics(), "ejected") == 1).then_some(())
+    });
+    let until = checks.load(Ordering::SeqCst) + 10;
+    wait_for("checks", || (checks.load(Ordering::SeqCst) >= until).then_some(()));
+    assert_eq!(in_state(&proxy.metrics(), "ejected"), 1);
+    assert_eq!(healths(&proxy, "articles")[1]["verdict"], "healthy");
+    ask(&proxy, 10);
+}
+
 /// Two upstreams with one endpoint, and four workers: what the endpoint counts is what each upstream counts, and in the
 /// time that passes there is one check in each interval.
 #[test]

@@ -318,7 +318,7 @@ fn what_may_have_run_is_never_answered_503() {
     let (closing, _) = closing(0);
     let retry = "retry: { when: [reset], attempts: 2, methods: any, backoff: 1ms..1ms }";
     let setup = Setup::new(&[closing.address, refusing()]).route(retry);
-    let upstream = "balance: random, limits: { retry_budget: 100% }";
+    let upstream = "balance: random, outliers: never, limits: { retry_budget: 100% }";
     let proxy = Proxy::start(&setup.upstream(upstream).yaml());
     let reasons: Vec<String> = (0..30)
         .map(|_| {
@@ -329,4 +329,48 @@ fn what_may_have_run_is_never_answered_503() {
         .collect();
     assert!(reasons.contains(&"retries_exhausted".to_owned()), "{reasons:?}");
     assert!(reasons.contains(&"upstream_closed".to_owned()), "{reasons:?}");
+}
+
+#[test]
+fn a_retry_that_finds_no_place_is_counted_with_its_reason() {
+    for (limits, word) in [
+        ("in_flight: 1, pending: 0", "limit_reached"),
+        ("in_flight: 1, pending: 5, queue: 50ms", "queue_timeout"),
+    ] {
+        let (occupied, waits) = std::sync::mpsc::channel::<()>();
+        let waits = Mutex::new(waits);
+        let upstream = Upstream::scripted(move |number| match number {
+            0 => answer(503, "Retry-After: 1\r\n", "come back"),
+            _ => {
+                let _over = waits.lock().unwrap().recv_timeout(support::PATIENCE);
+                ok("at last")
+            }
+        });
+        let setup = Setup::new(&[upstream.address]).route("retry: { when: [503] }");
+        let limits = format!("limits: {{ {limits}, retry_budget: {{ floor: 100/s }} }}");
+        let proxy = Proxy::start(&setup.upstream(&limits).yaml());
+        let to = proxy.address("outbound");
+        let first = std::thread::spawn(move || get(to, "/first"));
+        // It gives its place up while it waits, and another request takes it.
+        proxy.wait_metrics("the first attempt's end", |metrics| {
+            metrics.sum("outrigger_upstream_attempts_total", &[("outcome", "failure")]) > 0.5
+                && metrics.sum("outrigger_upstream_in_flight", &[]) < 0.5
+        });
+        let other = std::thread::spawn(move || get(to, "/other"));
+        let reply = first.join().unwrap();
+        assert_eq!(
+            (reply.status, reply.header("x-outrigger-reason")),
+            (502, Some("retries_exhausted")),
+            "{word}"
+        );
+        occupied.send(()).unwrap();
+        assert_eq!(other.join().unwrap().status, 200);
+        let line = proxy.access_line(|line| line["path"] == "/first");
+        assert_eq!((&line["attempts"], &line["retry_suppressed"]), (&1.into(), &word.into()));
+        let metrics = proxy.metrics();
+        let suppressed = "outrigger_upstream_retries_suppressed_total";
+        let suppressed = metrics.sum(suppressed, &[("reason", word)]);
+        let made = metrics.sum("outrigger_upstream_retries_total", &[]);
+        assert_eq!((suppressed.round(), made.round()), (1.0, 0.0), "not made, so not counted");
+    }
 }

@@ -1,6 +1,8 @@
 //! What retries must save and may cost, counted over thousands of requests.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
+#[path = "support/http2.rs"]
+mod http2;
 mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use outrigger::base::rng::Rng;
 use tokio::time::Instant;
 
+use http2::Raw;
 use support::{Connection, Metrics, Proxy, Upstream, read_request, refusing};
 use traffic::{Setup, answer, ok};
 
@@ -174,7 +177,8 @@ fn no_post_ever_runs_twice_and_what_did_not_run_succeeds_elsewhere() {
     endpoints.push(refusing());
     // Every ground is listed: nothing but the method holds a second run back.
     let route = "retry: { when: [reset, 5xx, per-try-timeout], backoff: 1ms..1ms }";
-    let upstream = "balance: round_robin, limits: { retry_budget: { ratio: 100%, floor: 1000/s } }";
+    // Ejection would keep traffic away from what this is about.
+    let upstream = "balance: round_robin, outliers: never, limits: { retry_budget: { ratio: 100%, floor: 1000/s } }";
     let setup = Setup::new(&endpoints).workers(2).route(route).upstream(upstream);
     let proxy = Proxy::start(&setup.yaml());
     let statuses = send(proxy.address("outbound"), "POST", 8, 10_000, |number| {
@@ -209,6 +213,125 @@ fn no_post_ever_runs_twice_and_what_did_not_run_succeeds_elsewhere() {
         .iter()
         .sum();
     assert!(repeated < 0.5, "{repeated}");
+    proxy.wait_metrics("every place given back", |metrics| {
+        metrics.sum("outrigger_upstream_in_flight", &[]) < 0.5
+            && metrics.sum("outrigger_upstream_pending", &[]) < 0.5
+    });
+}
+
+/// The same over HTTP/2: refuses streams before it looks at them, resets them when they have run, goes away in between.
+fn unreliable_http2(seed: u64, executed: &Arc<Mutex<HashMap<String, usize>>>) -> Upstream {
+    const WINDOW_UPDATE: u8 = 8;
+    let executed = Arc::clone(executed);
+    Upstream::serve(move |number, stream| {
+        let Some(mut raw) = Raw::accept(stream, None) else { return };
+        let mut rng = Rng::from_seed(seed + 1_000 * number as u64);
+        let mut bodies: HashMap<u32, Vec<u8>> = HashMap::new();
+        while let Some(frame) = raw.next() {
+            match frame.kind {
+                http2::HEADERS if rng.below(20) == 0 => {
+                    raw.reset(frame.stream, http2::REFUSED_STREAM);
+                }
+                http2::HEADERS if rng.below(200) == 0 => {
+                    // Neither this one nor any after it.
+                    raw.go_away(frame.stream - 2, 0);
+                    return;
+                }
+                http2::HEADERS => drop(bodies.insert(frame.stream, Vec::new())),
+                http2::DATA if !frame.payload.is_empty() => {
+                    let length = u32::try_from(frame.payload.len()).unwrap().to_be_bytes();
+                    raw.send(WINDOW_UPDATE, 0, 0, &length);
+                    if let Some(body) = bodies.get_mut(&frame.stream) {
+                        body.extend(frame.payload);
+                    }
+                }
+                _ => {}
+            }
+            if frame.flags & http2::END_STREAM == 0 || frame.kind != http2::DATA {
+                continue;
+            }
+            let Some(id) = bodies.remove(&frame.stream) else { continue };
+            *executed.lock().unwrap().entry(String::from_utf8(id).unwrap()).or_default() += 1;
+            match rng.below(20) {
+                0 => raw.reset(frame.stream, http2::CANCEL),
+                _ => raw.answer(frame.stream, "done"),
+            }
+        }
+    })
+}
+
+#[test]
+fn no_post_runs_twice_over_http2_either() {
+    const SEED: u64 = 7;
+    let executed: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
+    let upstreams: Vec<Upstream> =
+        (0..3).map(|number| unreliable_http2(SEED + number, &executed)).collect();
+    let endpoints: Vec<_> = upstreams.iter().map(|upstream| upstream.address).collect();
+    let route = "retry: { when: [reset, 5xx, per-try-timeout], attempts: 4, backoff: 1ms..1ms }";
+    let upstream = "protocol: http2, outliers: never, limits: { retry_budget: { ratio: 100%, floor: 1000/s } }";
+    let setup = Setup::new(&endpoints).workers(2).route(route).upstream(upstream);
+    let proxy = Proxy::start(&setup.yaml());
+    let id = |number: usize| format!("order {number};{}", ".".repeat(number % 300));
+    let statuses = send(proxy.address("outbound"), "POST", 8, 10_000, id);
+    let executed = executed.lock().unwrap();
+    assert_eq!(executed.values().max(), Some(&1), "seed {SEED}");
+    let ran = |number: usize| executed.get(&id(number)).copied().unwrap_or(0);
+    for (status, least, most) in [(200, 1, 1), (502, 0, 1), (503, 0, 0)] {
+        for number in statuses.get(&status).into_iter().flatten() {
+            let times = ran(*number);
+            assert!((least..=most).contains(&times), "{status} for {number}, seed {SEED}");
+        }
+    }
+    let (unclear, not_run) = (count(&statuses, 502), count(&statuses, 503));
+    assert_eq!(count(&statuses, 200) + unclear + not_run, 10_000, "{:?}", statuses.keys());
+    assert!(unclear > 100, "there were resets: {unclear}");
+    let elsewhere = retries(&proxy.metrics(), "safe");
+    assert!(elsewhere > 300.0, "there were refusals: {elsewhere}");
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let not_run = not_run as f64;
+    assert!(not_run <= 0.01 * elsewhere, "{not_run} of {elsewhere} did not succeed elsewhere");
+}
+
+/// Attempts that a proxy of `setup` makes for `requests` of eight callers, which all get 503, and the most that they may be.
+fn attempts_in_outage(setup: &Setup, requests: usize) -> (f64, f64) {
+    let proxy = Proxy::start(&setup.yaml());
+    let start = Instant::now();
+    let statuses = send(proxy.address("outbound"), "GET", 8, requests, |_| String::new());
+    assert_eq!(count(&statuses, 503), requests);
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let most = 1.2 * requests as f64 + 3.0 * start.elapsed().as_secs_f64() + 3.0;
+    (proxy.metrics().sum("outrigger_upstream_attempts_total", &[]), most)
+}
+
+#[test]
+fn an_outage_of_refused_connections_costs_no_more_than_the_budget() {
+    for workers in [1, 4] {
+        for endpoints in 1..=3 {
+            let endpoints: Vec<_> = (0..endpoints).map(|_| refusing()).collect();
+            let setup = Setup::new(&endpoints).workers(workers);
+            let (attempts, most) = attempts_in_outage(&setup, 1_000);
+            assert!(attempts <= most, "{workers} workers: {attempts} attempts, at most {most}");
+            assert!(attempts >= 1_150.0, "the budget is used: {attempts}");
+        }
+    }
+}
+
+#[test]
+fn while_one_endpoint_takes_connections_nobody_sees_that_others_do_not() {
+    let good = Upstream::scripted(|_| ok("done"));
+    let endpoints = [refusing(), good.address, refusing()];
+    // Nothing but what is on without a word, and not even a budget or an ejection.
+    let upstream = "outliers: never, balance: round_robin, limits: { retry_budget: { ratio: 0%, floor: 0/s } }";
+    for upstream in ["balance: peak_ewma", upstream] {
+        for workers in [1, 4] {
+            let setup = Setup::new(&endpoints).upstream(upstream).workers(workers);
+            let proxy = Proxy::start(&setup.yaml());
+            for method in ["GET", "POST"] {
+                let statuses = send(proxy.address("outbound"), method, 8, 400, |_| String::new());
+                assert_eq!(count(&statuses, 200), 400, "{:?}", statuses.keys());
+            }
+        }
+    }
 }
 
 #[test]

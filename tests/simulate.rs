@@ -192,7 +192,7 @@ duration: 40s
 clients: { sidecars: 4, rate: 400/s }
 servers: { endpoints: 2, service_time: 20ms, slots: 2, queue: 5 }
 ",
-        &policies("", ", balance: least_request"),
+        &policies("", ", balance: least_request, outliers: never"),
     );
     let good: u64 = run.seconds[5..35].iter().map(|second| second.good).sum();
     // 4 slots ÷ 20 ms = 200/s.
@@ -334,6 +334,30 @@ events: [{ at: 10s, for: 20s, fault: refuse }]
     assert!(run.during.failures.contains_key("breaker_open"), "{:?}", run.during.failures);
 }
 
+/// One endpoint of three that fails is taken out; one that fails now and then keeps most of its share.
+#[test]
+fn a_failing_endpoint_is_ejected_and_one_that_seldom_fails_is_not_shunned() {
+    let share = |errors: &str| {
+        let run = play(
+            &format!(
+                "
+duration: 100s
+grace: 20s
+clients: {{ sidecars: 2, rate: 200/s }}
+servers: {{ endpoints: 3, service_time: 5ms, slots: 64 }}
+events: [{{ at: 10s, for: 60s, endpoints: 1, fault: {{ errors: {{ share: {errors}, status: 500 }} }} }}]
+"
+            ),
+            &policies("", ""),
+        );
+        (run.during.endpoints_percent[0], run.during.failed)
+    };
+    let (failing, failed) = share("100%");
+    assert!(failing < 1.0 && failed < 60, "{failing} % of the attempts, {failed} failed");
+    let (seldom, _) = share("1%");
+    assert!(seldom > 10.0, "{seldom} % of the attempts");
+}
+
 #[test]
 fn an_adaptive_limit_keeps_goodput_where_time_outs_would_waste_it() {
     let good = |upstream: &str| {
@@ -370,10 +394,10 @@ events: [{ at: 20s, for: 60s, endpoints: 1, fault: hang }]
         let late: u64 = run.seconds[35..80].iter().map(|second| second.failed).sum();
         (late, run.after.endpoints_percent[0])
     };
-    let (checked, returned) = timed_out(", health: { http: /healthz }");
+    let (checked, returned) = timed_out(", outliers: never, health: { http: /healthz }");
     assert_eq!(checked, 0, "an endpoint that fails its checks is not asked");
     assert!(returned > 20.0, "it returns: {returned} %");
-    let (unchecked, _) = timed_out("");
+    let (unchecked, _) = timed_out(", outliers: never");
     assert!(unchecked > 1_000, "{unchecked}");
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Candidates<'a> {
     /// An ejected endpoint whose time has passed may be chosen. Only for a request's first attempt: a retry goes where it
     /// will be answered.
     pub(super) probes: bool,
+    /// No endpoint that cannot be reached, for the same reason.
+    pub(super) reachable: bool,
 }
 
 impl Candidates<'_> {
@@ -27,6 +29,9 @@ impl Candidates<'_> {
     pub(super) fn share(&self, index: usize) -> u32 {
         let endpoint = &self.set.members()[index].endpoint;
         if !self.tried.is_empty() && self.tried.contains(endpoint.id) {
+            return 0;
+        }
+        if self.reachable && endpoint.is_unreachable() {
             return 0;
         }
         if endpoint.standing.is_plain() {

@@ -73,6 +73,8 @@ pub struct Endpoint {
     /// Of this interval: successes in the lower half, failures in the upper.
     tally: AtomicU64,
     retired: AtomicBool,
+    /// The last that is known of it: no connection could be made.
+    unreachable: AtomicBool,
 }
 
 impl Endpoint {
@@ -93,6 +95,7 @@ impl Endpoint {
             streaks: AtomicU64::new(0),
             tally: AtomicU64::new(0),
             retired: AtomicBool::new(false),
+            unreachable: AtomicBool::new(false),
         }
     }
 
@@ -141,6 +144,20 @@ impl Endpoint {
         Duration::from_secs_f64(self.latency_nanos(now) / 1e9)
     }
 
+    /// True where the last that is known of it is that no connection could be made: a request that is sent again goes
+    /// elsewhere.
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
+    }
+
+    /// Learns from how an attempt ended whether it can be reached. Written only where it changes: all workers share the line.
+    pub fn learn_reach(&self, signal: Signal) {
+        let unreachable = signal == Signal::LocalOrigin;
+        if self.is_unreachable() != unreachable {
+            self.unreachable.store(unreachable, Ordering::Relaxed);
+        }
+    }
+
     /// True where it is in no set any more: its connections take no further request.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
@@ -150,11 +167,20 @@ impl Endpoint {
         self.latency.read(now)
     }
 
-    /// A success has ended a row of failures: each of them costs.
+    /// A success has ended a row of failures: each of them costs. Not where the estimate is beyond [`PENALTY`] already: rows
+    /// that follow each other faster than it decays would raise it without end.
     fn end_row(&self, now: Instant) {
         let row = self.failed_in_row.swap(0, Ordering::Relaxed).min(HELD);
         let dearer = DEARER.powf(f64::from(row));
-        self.latency.observe(self.latency(now).mul_f64(dearer), now);
+        self.raise(dearer, now);
+    }
+
+    /// Multiplies the latency estimate, up to [`PENALTY`]: however fast failures come, it is bounded.
+    fn raise(&self, factor: f64, now: Instant) {
+        let estimate = self.latency(now);
+        let most = PENALTY.max(estimate).as_secs_f64();
+        let raised = (estimate.as_secs_f64() * factor).min(most);
+        self.latency.observe(Duration::from_secs_f64(raised), now);
     }
 
     /// Continues or ends its failures in a row.
@@ -251,13 +277,8 @@ impl EndpointGuard {
             Outcome::Failure => {
                 self.endpoint.failures.fetch_add(1, Ordering::Relaxed);
                 let before = self.endpoint.failed_in_row.fetch_add(1, Ordering::Relaxed);
-                let estimate = self.endpoint.latency(now);
-                let counts = if before < HELD {
-                    estimate
-                } else {
-                    (2 * estimate).min(PENALTY.max(estimate))
-                };
-                self.endpoint.latency.observe(took.max(counts), now);
+                self.endpoint.raise(if before < HELD { 1.0 } else { 2.0 }, now);
+                self.endpoint.latency.observe_at_least(took, now);
             }
             Outcome::Cancelled => self.endpoint.latency.observe_at_least(took, now),
             Outcome::LocalFailure => {}
@@ -342,6 +363,17 @@ mod tests {
     }
 
     #[test]
+    fn failures_and_successes_in_turn_do_not_raise_the_estimate_without_end() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        for _ in 0..10_000 {
+            endpoint.start(now).settle(Outcome::Failure, now);
+            endpoint.start(now).settle(Outcome::Success, now);
+        }
+        assert!(endpoint.latency(now) <= PENALTY.mul_f64(1.7));
+    }
+
+    #[test]
     fn failures_beyond_the_fifth_in_a_row_double_the_estimate_up_to_five_seconds() {
         let now = Instant::now();
         let endpoint = endpoint(now);
@@ -354,9 +386,35 @@ mod tests {
             [30, 30, 30, 30, 30, 60, 120, 240, 480, 960, 1_920, 3_840, 5_000, 5_000, 5_000];
         let near = |(seen, due): (&u128, u128)| seen.abs_diff(due) <= 1;
         assert!(estimates.iter().zip(expected).all(near), "{estimates:?}");
-        endpoint.start(now).settle(Outcome::Success, now);
-        let after = fail();
-        assert!((8_052..8_054).contains(&after) && fail() == after, "a success ends the row");
+    }
+
+    #[test]
+    fn the_success_after_a_row_of_failures_raises_the_estimate_by_a_tenth_for_each() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        let settle = |outcome| {
+            endpoint.start(now).settle(outcome, now);
+            endpoint.latency(now).as_micros()
+        };
+        let estimates =
+            [Outcome::Failure, Outcome::Failure, Outcome::Success, Outcome::Failure].map(settle);
+        let near = |(seen, due): (u128, u128)| seen.abs_diff(due) <= 5;
+        assert!(
+            estimates.into_iter().zip([30_000, 30_000, 36_300, 36_300]).all(near),
+            "{estimates:?}"
+        );
+    }
+
+    #[test]
+    fn however_often_failures_and_successes_alternate_the_estimate_is_bounded() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        for turn in 0..10_000 {
+            let outcome = if turn % 3 == 0 { Outcome::Success } else { Outcome::Failure };
+            endpoint.start(now).settle(outcome, now);
+            assert!(endpoint.latency(now) <= PENALTY + Duration::from_millis(1));
+        }
+        assert!(endpoint.latency(now) > Duration::from_secs(4));
     }
 
     #[test]

@@ -125,10 +125,16 @@ impl Balancer {
         rng: &mut Rng,
     ) -> Option<Picked> {
         let none = Tried::new();
+        let first = tried.is_empty();
         let mut candidates =
-            Candidates { set, tried, now, balancer: self, probes: tried.is_empty() };
+            Candidates { set, tried, now, balancer: self, probes: first, reachable: !first };
         loop {
-            let index = self.choose(&candidates, rng).or_else(|| {
+            let mut index = self.choose(&candidates, rng);
+            if index.is_none() && candidates.reachable {
+                candidates.reachable = false;
+                index = self.choose(&candidates, rng);
+            }
+            let index = index.or_else(|| {
                 // Every endpoint was tried: one of them again is better than none.
                 candidates.tried = &none;
                 self.choose(&candidates, rng)
@@ -148,6 +154,15 @@ impl Balancer {
             // Another worker was faster.
             candidates.probes = false;
         }
+    }
+
+    /// True where a request that could not be sent has somewhere to go: an endpoint that may be picked, and is not known to
+    /// take no connection. Looks at every endpoint, so ask it after a failure only.
+    pub fn has_reachable(&self, set: &EndpointSet, now: Instant) -> bool {
+        let tried = &Tried::new();
+        let candidates =
+            Candidates { set, tried, now, balancer: self, probes: false, reachable: true };
+        (0..set.len()).any(|index| candidates.share(index) > 0)
     }
 
     fn choose(&self, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {

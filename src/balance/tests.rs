@@ -8,6 +8,7 @@ use super::endpoint_set::Member;
 use super::*;
 use crate::base::endpoint::EndpointSpec;
 use crate::policy::classify::Outcome;
+use crate::policy::outlier::Signal;
 
 const ALL: [Policy; 4] =
     [Policy::PeakEwma, Policy::LeastRequest, Policy::RoundRobin, Policy::Random];
@@ -498,5 +499,33 @@ fn an_endpoint_whose_first_check_has_not_ended_is_picked_only_while_no_other_is_
         assert_eq!(picked(), [true; 4], "{policy:?}: panic");
         assert_eq!(check(3, Health::Healthy), (0, 2, false));
         assert_eq!(picked(), [false, true, false, true], "{policy:?}");
+    }
+}
+
+#[test]
+fn a_retry_avoids_what_takes_no_connections_and_a_first_attempt_does_not() {
+    let now = Instant::now();
+    for policy in ALL {
+        let set = set(&[1, 1, 1, 1], now);
+        let balancer = Balancer::new(policy);
+        let endpoint = |index: usize| &set.members()[index].endpoint;
+        for index in [1, 2] {
+            endpoint(index).learn_reach(Signal::LocalOrigin);
+        }
+        let mut tried = Tried::new();
+        tried.note(endpoint(0).id);
+        let counts = idle_picks(policy, &set, &tried, now);
+        assert!(counts[3] > 0.0 && counts[..3].iter().all(|count| *count == 0.0), "{counts:?}");
+        let counts = idle_picks(policy, &set, &Tried::new(), now);
+        assert!(counts.iter().all(|count| *count > 0.0), "{policy:?}: {counts:?}");
+        assert!(balancer.has_reachable(&set, now));
+        for index in [0, 3] {
+            endpoint(index).learn_reach(Signal::LocalOrigin);
+        }
+        assert!(!balancer.has_reachable(&set, now));
+        let counts = idle_picks(policy, &set, &tried, now);
+        assert!(counts[0] == 0.0 && counts[1..].iter().all(|count| *count > 0.0), "{counts:?}");
+        endpoint(2).learn_reach(Signal::Failure);
+        assert!(balancer.has_reachable(&set, now), "it answers, if badly");
     }
 }

@@ -296,6 +296,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
             );
         }
         health::slow(upstream, &entry.node, &path, out);
+        health::blind(upstream, &entry.node, &path, out);
         outliers::ejection_share(upstream, &entry.node, &path, out);
         if let (Some(connect), Some(node)) =
             (upstream.connect_timeout, entry.node.get("connect_timeout"))

@@ -13,6 +13,7 @@ pub mod gradient;
 pub mod health;
 pub mod limits;
 pub mod outlier;
+pub mod pace;
 pub mod pushback;
 pub mod rate_limit;
 pub mod retry;

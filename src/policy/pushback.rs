@@ -44,6 +44,7 @@ fn number(value: &HeaderValue) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::rng::Rng;
 
     fn read(name: &'static str, value: &'static str) -> Pushback {
         let mut headers = HeaderMap::new();
@@ -67,6 +68,32 @@ mod tests {
     fn a_negative_or_unreadable_grpc_pushback_means_never() {
         for value in ["-1", "soon", ""] {
             assert_eq!(read("grpc-retry-pushback-ms", value), Pushback::Never);
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_read_as_anything_but_plain_digits() {
+        let mut rng = Rng::from_seed(11);
+        for round in 0..20_000 {
+            let bytes: Vec<u8> =
+                (0..rng.below(13)).map(|_| b"0123456789 -+.,:GMTx\xff"[rng.below(21)]).collect();
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
+            let digits = std::str::from_utf8(&bytes).ok().filter(|text| {
+                (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+            });
+            let number = digits.map(|text| text.parse::<u64>().unwrap());
+            let (name, expected) = match round % 2 {
+                0 => ("retry-after", number.map(Duration::from_secs).map(Pushback::After)),
+                _ => {
+                    let after = number.map(Duration::from_millis).map(Pushback::After);
+                    ("grpc-retry-pushback-ms", Some(after.unwrap_or(Pushback::Never)))
+                }
+            };
+            let read = Pushback::read(&HeaderMap::from_iter([(
+                http::HeaderName::from_static(name),
+                value,
+            )]));
+            assert_eq!(read, expected.unwrap_or_default(), "{name}: {bytes:?}");
         }
     }
 }

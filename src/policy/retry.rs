@@ -265,7 +265,8 @@ impl<'a> RetryState<'a> {
 /// What to do after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// Send again at once, to another endpoint: nothing had been written. Costs no budget.
+    /// Send again at once, to another endpoint: nothing had been written. Costs budget as far as there is some; without,
+    /// it is allowed while there is hope ([`RetryDecision::paid_from`]).
     Resend,
     /// Send again at once, on a fresh connection, and remember it (`resent_once`). Costs budget.
     ResendOnce,
@@ -279,17 +280,17 @@ pub enum RetryDecision {
 }
 
 impl RetryDecision {
-    /// True where the next attempt must be paid from the upstream's budget.
-    pub fn costs_budget(self) -> bool {
-        matches!(self, Self::ResendOnce | Self::Retry { .. })
-    }
-
-    /// The decision after paying: where it costs and the budget is empty, it becomes a stop.
-    pub fn paid_from(self, budget: &mut RetryBudget, now: Instant) -> Self {
-        if self.costs_budget() && !budget.try_withdraw(now) {
-            Self::Stop(Some(SuppressedReason::BudgetEmpty))
-        } else {
-            self
+    /// The decision after paying: where the budget is empty, it becomes a stop.
+    ///
+    /// But for a resend of what was never written, as long as there is `hope`: some endpoint is not known to take no
+    /// connections. A failing part of the endpoints then costs callers nothing, however little budget there is, while in
+    /// a total outage resends are bounded like every other retry.
+    pub fn paid_from(self, budget: &mut RetryBudget, hope: bool, now: Instant) -> Self {
+        match self {
+            Self::Stop(_) => self,
+            _ if budget.try_withdraw(now) => self,
+            Self::Resend if hope => self,
+            _ => Self::Stop(Some(SuppressedReason::BudgetEmpty)),
         }
     }
 }

@@ -127,13 +127,7 @@ impl SoFar {
             below: head.map_or_else(RetryDepth::default, RetryDepth::read),
         };
         let decision = route.retry.decide(end, &state, &mut plan.worker.rng.borrow_mut());
-        let decision = match decision {
-            RetryDecision::Stop(_) => decision,
-            _ if plan.local.upstream.gate.is_refusing() => {
-                RetryDecision::Stop(Some(SuppressedReason::BreakerOpen))
-            }
-            _ => decision.paid_from(&mut plan.local.budget(), now),
-        };
+        let decision = plan.local.upstream.pay(decision, &mut plan.local.budget(), now);
         match decision {
             RetryDecision::Stop(reason) => {
                 if let Some(reason) = reason {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::base::error::{Reason, RetrySafety};
 use crate::policy::classify::{self, Outcome, http_status};
+use crate::policy::outlier::Signal;
 use crate::policy::pushback::Pushback;
 use crate::policy::retry::{AttemptEnd, BodyReplay, RetryDecision, RetryState, SuppressedReason};
 use crate::policy::retry_depth::RetryDepth;
@@ -49,6 +50,9 @@ impl World {
         };
         let upstream = &self.hops[from.hop].sidecars[from.sidecar].upstream;
         upstream.gate.settle(&mut attempt.pass, &told);
+        if let Some(signal) = signal(&attempt, how) {
+            upstream.note(&attempt.guard, signal, now, self.chance.policy.get_mut());
+        }
         if let AttemptEnd::Response { .. } = how.end {
             self.keep(from, &attempt);
         }
@@ -96,13 +100,8 @@ impl World {
             below: how.below,
         };
         let decision = policy.decide(how.end, &state, self.chance.policy.get_mut());
-        let decision = match decision {
-            RetryDecision::Stop(_) => decision,
-            _ if sidecar.upstream.gate.is_refusing() => {
-                RetryDecision::Stop(Some(SuppressedReason::BreakerOpen))
-            }
-            _ => decision.paid_from(&mut sidecar.workers[from.worker].budget, now),
-        };
+        let budget = &mut sidecar.workers[from.worker].budget;
+        let decision = sidecar.upstream.pay(decision, budget, now);
         if !matches!(decision, RetryDecision::Stop(_)) {
             request.resent_once |= decision == RetryDecision::ResendOnce;
             request.ran += u32::from(how.end.may_have_run());
@@ -160,6 +159,11 @@ impl World {
 
 /// Tells the endpoint's state how an attempt ended.
 fn settle(attempt: &Attempt, how: End, now: Instant) {
+    let signal = match how.end {
+        AttemptEnd::NotSent => Signal::LocalOrigin,
+        _ => Signal::Success,
+    };
+    attempt.guard.endpoint().learn_reach(signal);
     match (how.end, how.reason) {
         (AttemptEnd::Response { status, .. }, _) if classify::is_overload(status, None) => {
             attempt.guard.settle_overloaded(now);
@@ -170,4 +174,15 @@ fn settle(attempt: &Attempt, how: End, now: Instant) {
         (_, Some(reason)) => attempt.guard.settle(Outcome::of_reason(reason), now),
         (_, None) => {}
     }
+}
+
+/// What it says of the endpoint, as `proxy::signal` has it; `None`: nothing.
+fn signal(attempt: &Attempt, how: End) -> Option<Signal> {
+    let reason = match (how.end, how.reason) {
+        (AttemptEnd::Response { status, .. }, _) => return Some(Signal::of_response(status, None)),
+        // Servers close connections that nobody uses: no fault of theirs.
+        (AttemptEnd::KeepAliveRace, _) => return None,
+        (_, reason) => reason?,
+    };
+    Signal::of_reason(reason, !attempt.sent)
 }

@@ -8,6 +8,7 @@ use crate::base::endpoint::EndpointSpec;
 use crate::config::{Config, Scenario};
 use crate::control::ApplyError;
 use crate::metrics::Metrics;
+use crate::policy::outlier::INTERVAL;
 
 use super::SimulateError;
 use super::checks::Checked;
@@ -160,6 +161,12 @@ impl World {
         let now = self.instant();
         for sidecar in self.hops.iter().flat_map(|hop| &hop.sidecars) {
             let _logged_in_production = sidecar.upstream.tick(now);
+            if self.now.is_multiple_of(nanos(INTERVAL)) {
+                sidecar.upstream.judge(now, self.chance.policy.get_mut());
+            }
+            if self.now.is_multiple_of(SECOND) {
+                sidecar.upstream.review(now);
+            }
         }
         if self.waiting == 0 {
             return;

@@ -26,6 +26,7 @@ use crate::base::error::{ProxyError, Reason};
 use crate::metrics::UpstreamMetrics;
 use crate::policy::breaker::Transition;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
+use crate::policy::retry::{RetryDecision, SuppressedReason};
 use crate::policy::retry_budget::RetryBudget;
 use crate::policy::retry_floor::RetryFloor;
 
@@ -182,6 +183,25 @@ impl Upstream {
         self.gate.tick(&self.limits, now)
     }
 
+    /// What becomes of a retry that is wanted: an open breaker stops it, and so does an empty budget
+    /// ([`RetryDecision::paid_from`]).
+    pub fn pay(
+        &self,
+        decision: RetryDecision,
+        budget: &mut RetryBudget,
+        now: Instant,
+    ) -> RetryDecision {
+        if matches!(decision, RetryDecision::Stop(_)) {
+            return decision;
+        }
+        if self.gate.is_refusing() {
+            return RetryDecision::Stop(Some(SuppressedReason::BreakerOpen));
+        }
+        let hope = decision == RetryDecision::Resend
+            && self.balancer.has_reachable(&self.endpoints(), now);
+        decision.paid_from(budget, hope, now)
+    }
+
     /// True once discovery has answered.
     pub fn is_resolved(&self) -> bool {
         self.resolved.load(Ordering::Acquire)
@@ -235,3 +255,6 @@ impl Upstream {
         self.policy.connect_timeout.unwrap_or(default)
     }
 }
+
+#[cfg(test)]
+mod tests;

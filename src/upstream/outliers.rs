@@ -12,6 +12,7 @@ use super::Upstream;
 impl Upstream {
     /// Takes in what an attempt says of its endpoint. On a worker.
     pub fn note(&self, guard: &EndpointGuard, signal: Signal, now: Instant, rng: &mut Rng) {
+        guard.endpoint().learn_reach(signal);
         let Some(outliers) = &self.outliers else { return };
         let endpoints = self.endpoints();
         if let Some(change) = outliers.note(&endpoints, guard, signal, now, rng) {

@@ -4,14 +4,26 @@ use std::cell::Cell;
 use std::pin::pin;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::io::tick::Timer;
+use crate::io::tick::Tick;
+use crate::policy::pace::Pace;
 
 /// Those who wait. Places are counted elsewhere, over all workers; this only says when to look again.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     waiting: Cell<u32>,
     freed: Notify,
+    pace: Cell<Pace>,
+}
+
+/// Why one who wanted to wait got nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unserved {
+    /// It would not have got in in time.
+    Hopeless,
+    /// Its time has passed.
+    Late,
 }
 
 impl Queue {
@@ -20,17 +32,35 @@ impl Queue {
         if self.waiting.get() > 0 { None } else { take() }
     }
 
-    /// Waits until `take` finds something; `None` when the timer was first.
+    /// Waits from `now` until `take` finds something, at most until `until`.
     pub(super) async fn wait<T>(
         &self,
-        timer: &mut Timer,
+        tick: &Tick,
+        now: Instant,
+        until: Instant,
         take: impl Fn() -> Option<T>,
-    ) -> Option<T> {
+    ) -> Result<T, Unserved> {
+        let mut pace = self.pace.get();
+        let joins = pace.joins(self.waiting.get(), now, until);
+        self.pace.set(pace);
+        if !joins {
+            return Err(Unserved::Hopeless);
+        }
+        let mut timer = tick.timer(Some(until));
         let _waiting = Waiting::new(&self.waiting);
         loop {
-            timer.limit(pin!(self.freed.notified())).await.ok()?;
+            timer.limit(pin!(self.freed.notified())).await.map_err(|_| Unserved::Late)?;
+            let now = Instant::now();
+            if now >= until {
+                // Its own time is over, however long it had to wait for its turn: the place is for the next.
+                self.freed.notify_one();
+                return Err(Unserved::Late);
+            }
             if let Some(taken) = take() {
-                return Some(taken);
+                let mut pace = self.pace.get();
+                pace.gets_in(now);
+                self.pace.set(pace);
+                return Ok(taken);
             }
         }
     }

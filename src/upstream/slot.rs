@@ -14,7 +14,7 @@ use crate::policy::limits::Permit;
 
 use super::gate::Ended;
 use super::local::LocalUpstream;
-use super::queue::Queue;
+use super::queue::{Queue, Unserved};
 
 /// A place at the upstream; dropping it lets the next request in.
 #[derive(Debug)]
@@ -62,8 +62,8 @@ impl LocalUpstream {
     /// [`LocalUpstream::try_enter`] has found none.
     ///
     /// # Errors
-    /// `limit_reached` when too many wait, `queue_timeout`, `timeout` when the deadline comes first, or `breaker_open` when
-    /// the breaker opens meanwhile.
+    /// `limit_reached` when too many wait, or so many that its turn would come too late; `queue_timeout`; `timeout` when the
+    /// deadline comes first; `breaker_open` when the breaker opens meanwhile.
     pub async fn wait_to_enter(
         self: &Rc<Self>,
         tick: &Tick,
@@ -110,12 +110,15 @@ impl LocalUpstream {
         }
         let _pending = self.upstream.limits.try_pending().ok_or_else(full)?;
         let _gauge = GaugeGuard::of(&self.upstream.metrics.pending);
-        let queue_ends = Instant::now() + self.upstream.policy.queue;
+        let now = Instant::now();
+        let queue_ends = now + self.upstream.policy.queue;
         let until = deadline.map_or(queue_ends, |deadline| deadline.min(queue_ends));
-        let mut timer = tick.timer(Some(until));
-        queue.wait(&mut timer, take).await.ok_or_else(|| {
-            let lost = until < queue_ends;
-            self.refused(if lost { Reason::Timeout } else { Reason::QueueTimeout })
+        queue.wait(tick, now, until, take).await.map_err(|unserved| {
+            self.refused(match unserved {
+                Unserved::Hopeless => Reason::LimitReached,
+                Unserved::Late if until < queue_ends => Reason::Timeout,
+                Unserved::Late => Reason::QueueTimeout,
+            })
         })
     }
 }

@@ -217,6 +217,7 @@ told! {
     long_pool_idle: upstream("endpoints: [127.0.0.1:1]\npool: { idle: 60s }");
     long_drain: top("runtime: { drain: { deadline: 1m } }");
     open_admin: top("admin: 0.0.0.0:9901");
+    upstream_that_nobody_watches: upstream("endpoints: [127.0.0.1:1, 127.0.0.1:2]\noutliers: never");
     health_timeout_beyond_its_interval: upstream("endpoints: [127.0.0.1:1]\nhealth: { http: /healthz, interval: 1s, timeout: 2s }");
     ejection_of_nobody: upstream("endpoints: [127.0.0.1:1]\noutliers: { max_ejected: 0% }");
     ejection_of_nearly_all: upstream("endpoints: [127.0.0.1:1]\noutliers: { max_ejected: 100% }");

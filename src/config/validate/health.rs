@@ -19,3 +19,17 @@ pub(super) fn slow(upstream: &Upstream, node: &Node, path: &Path<'_>, out: &mut 
     let label = "a hanging endpoint is noticed later than `interval` says: keep `timeout` below it";
     out.push(found.label(label));
 }
+
+/// An upstream of which nothing would notice that an endpoint fails.
+pub(super) fn blind(upstream: &Upstream, node: &Node, path: &Path<'_>, out: &mut Vec<Diagnostic>) {
+    if upstream.health.is_some() || upstream.outliers.is_some() {
+        return;
+    }
+    let message = format!(
+        "nothing notices that an endpoint of `{}` fails: neither health checks nor outlier detection",
+        upstream.name
+    );
+    let span = node.get("outliers").unwrap_or(node).span;
+    let found = Diagnostic::warning("unwatched-upstream", span, message).at(path.key("outliers"));
+    out.push(found.label("add `health`, or leave outlier detection on"));
+}

@@ -9,7 +9,7 @@ use crate::policy::gradient;
 use crate::upstream::{Gate, GatePolicy, breaker_words, rejection_words};
 
 /// The gate of a new upstream.
-pub(super) fn gate(config: &config::Upstream, metrics: &Metrics) -> Gate {
+pub(super) fn gate(config: &config::Upstream, metrics: &Metrics, now: Instant) -> Gate {
     let policy = GatePolicy {
         breaker: config.breaker.map(|breaker| BreakerSettings {
             errors: breaker.errors.fraction(),
@@ -26,7 +26,7 @@ pub(super) fn gate(config: &config::Upstream, metrics: &Metrics) -> Gate {
     };
     let words = (&breaker_words(), &rejection_words());
     let metrics = metrics.gate.gate(&config.name, features(config), words.0, words.1);
-    Gate::new(&policy, metrics, Instant::now())
+    Gate::new(&policy, metrics, now)
 }
 
 /// Requests at once that an upstream begins with.

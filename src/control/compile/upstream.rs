@@ -57,7 +57,7 @@ pub(in crate::control) fn upstream(
             in_flight: gate::in_flight(config),
             pending: limits.pending,
         },
-        gate::gate(config, metrics),
+        gate::gate(config, metrics, now),
         // Many sidecars that start together must not all begin with the same endpoint.
         Balancer::starting_at(balance, rng.bits())
             .panic_below(config.panic.fraction())

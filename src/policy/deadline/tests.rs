@@ -167,3 +167,52 @@ fn what_is_written_reads_back_within_its_unit() {
         assert!(read <= left && left - read <= left / 1_000, "seed 11: {left:?} {read:?}");
     }
 }
+
+/// Against a reader that is written in another way: through the standard library's numbers.
+#[test]
+fn no_bytes_are_read_as_a_timeout_but_digits_and_a_unit() {
+    let mut rng = crate::base::rng::Rng::from_seed(13);
+    let digits = |text: &str, most: usize| -> Option<u64> {
+        let plain = (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| text.parse().unwrap())
+    };
+    for _ in 0..50_000 {
+        let length = rng.below(18);
+        let bytes: Vec<u8> =
+            (0..length).map(|_| b"0123456789HMSmunhs -+.\xff"[rng.below(23)]).collect();
+        let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
+        let text = std::str::from_utf8(&bytes).unwrap_or("?");
+        let expected = text.char_indices().next_back().and_then(|(end, unit)| {
+            let number = digits(&text[..end], 8)?;
+            let unit = match unit {
+                'H' => Duration::from_secs(3600),
+                'M' => Duration::from_secs(60),
+                'S' => Duration::from_secs(1),
+                'm' => Duration::from_millis(1),
+                'u' => Duration::from_micros(1),
+                'n' => Duration::from_nanos(1),
+                _ => return None,
+            };
+            Some(unit * u32::try_from(number).unwrap())
+        });
+        let read =
+            CallerTimeout::read(&HeaderMap::from_iter([(GRPC_TIMEOUT, value.clone())]), true);
+        let malformed = u32::from(expected.is_none());
+        assert_eq!((read.shortest, read.malformed), (expected, malformed), "{bytes:?}");
+        let expected = digits(text, 15).map(Duration::from_millis);
+        let read = CallerTimeout::read(&HeaderMap::from_iter([(TIMEOUT_MS, value)]), true);
+        assert_eq!(read.shortest, expected, "{bytes:?}");
+        // Whatever was read can be kept, told on, and read there.
+        if let Some(timeout) = expected {
+            let now = Instant::now();
+            let end = Deadline::new(now, None, &read, Exchange::Http);
+            let left = end.remaining(now).unwrap_or(timeout);
+            for (name, value) in
+                [(GRPC_TIMEOUT, grpc_timeout(left)), (TIMEOUT_MS, timeout_ms(left))]
+            {
+                let told = CallerTimeout::read(&HeaderMap::from_iter([(name, value)]), false);
+                assert!(told.malformed == 0 && told.shortest <= Some(left.max(MS(1))), "{left:?}");
+            }
+        }
+    }
+}

@@ -213,15 +213,15 @@ fn an_upstream_may_ask_for_more_than_the_backoff_or_for_nothing_at_all() {
 }
 
 #[test]
-fn only_what_was_never_written_is_free() {
+fn without_budget_only_what_was_never_written_goes_on_and_only_with_hope() {
     let now = Instant::now();
     let mut empty = RetryBudget::new(0.0, 0.0, Duration::from_secs(10), now);
-    assert_eq!(RESEND.paid_from(&mut empty, now), RESEND);
-    assert_eq!(NONE.paid_from(&mut empty, now), NONE);
-    for paid in [RETRY, ONCE] {
-        assert_eq!(paid.paid_from(&mut empty, now), stop(SuppressedReason::BudgetEmpty));
+    assert_eq!(RESEND.paid_from(&mut empty, true, now), RESEND);
+    assert_eq!(NONE.paid_from(&mut empty, true, now), NONE);
+    for (paid, hope) in [(RETRY, true), (ONCE, true), (RESEND, false)] {
+        assert_eq!(paid.paid_from(&mut empty, hope, now), stop(SuppressedReason::BudgetEmpty));
         let mut one = RetryBudget::new(0.0, 1.0, Duration::from_secs(10), now);
-        assert_eq!(paid.paid_from(&mut one, now), paid);
+        assert_eq!(paid.paid_from(&mut one, hope, now), paid);
         assert!(one.available(now) < 1e-9);
     }
 }
@@ -379,9 +379,58 @@ proptest! {
         if matches!(decision, RetryDecision::Retry { .. }) {
             prop_assert!(told[0] < 2 && told[1] == 0, "no hop above or below tries again");
         }
-        prop_assert_eq!(decision.costs_budget(), end != AttemptEnd::NotSent);
+        prop_assert_eq!(decision == RetryDecision::Resend, end == AttemptEnd::NotSent);
         if let (RetryDecision::Retry { wait }, Some(remaining)) = (decision, remaining) {
             prop_assert!(wait < remaining);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A whole request, attempt by attempt, with one budget for many of them.
+    #[test]
+    fn a_request_is_sent_no_more_often_than_allowed_and_paid_for(
+        policy in policies(),
+        method in prop::sample::select(vec!["GET", "PUT", "POST"]),
+        idempotency_key in any::<bool>(),
+        requests in prop::collection::vec(prop::collection::vec(ends(), 12), 1..30),
+        ratio in 0.0..1.0_f64,
+        seed in any::<u64>(),
+    ) {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let (mut rng, now) = (Rng::from_seed(seed), Instant::now());
+        let mut budget = RetryBudget::new(ratio, 3.0, Duration::from_secs(10), now);
+        let (mut earned, mut paid) = (3.0, 0.0);
+        for ends in requests {
+            budget.deposit(now);
+            earned += ratio;
+            let (mut resent_once, mut ran, mut attempts) = (false, 0, 0);
+            for (attempt, end) in (1..).zip(ends) {
+                attempts = attempt;
+                ran += u32::from(end.may_have_run());
+                let state = RetryState {
+                    attempt, idempotency_key, resent_once, ..RetryState::first(&method, None)
+                };
+                let decision = policy.decide(end, &state, &mut rng);
+                let decision = decision.paid_from(&mut budget, false, now);
+                prop_assert!(budget.available(now) >= 0.0);
+                match decision {
+                    RetryDecision::Stop(_) => break,
+                    RetryDecision::ResendOnce => {
+                        prop_assert!(!resent_once, "once at once, whatever was the ground");
+                        resent_once = true;
+                    }
+                    RetryDecision::Resend | RetryDecision::Retry { .. } => {}
+                }
+                paid += 1.0;
+            }
+            prop_assert!(attempts <= policy.attempts.max(1), "{} attempts", attempts);
+            let may_repeat = idempotent(&method, idempotency_key)
+                || policy.methods != RetryMethods::Idempotent;
+            prop_assert!(ran <= 1 || may_repeat, "ran {} times", ran);
+        }
+        prop_assert!(paid <= earned + 1e-6, "{} paid of {}", paid, earned);
     }
 }
