@@ -29,7 +29,6 @@ use tokio::time::Instant;
 
 /// The defaults, but for the budget: each round of the bench is to be paid for.
 const CONFIG: &str = "
-admin: off
 listeners: { a: { bind: 127.0.0.1:1, direction: outbound, routes: [{ to: a }] } }
 upstreams:
   a:

@@ -241,7 +241,7 @@ events: [{{ at: 10s, for: 10s, fault: {fault} }}]
     }
 }
 
-/// Refused connections are outside the budget: nothing was written. What bounds them is `attempts`.
+/// Refused connections: never more than `attempts` for each request, and nothing of it lasts.
 #[test]
 fn after_refused_connections_everything_is_well_within_two_seconds() {
     for (rate, workers) in [(5, 1), (50, 4), (1_000, 4)] {
