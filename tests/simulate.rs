@@ -199,16 +199,17 @@ servers: { endpoints: 2, service_time: 20ms, slots: 2, queue: 5 }
     assert!((5_900..=6_030).contains(&good), "{good}");
 }
 
-/// What is promised of a total outage, wherever something reached the upstream: at any rate, with any number of workers,
-/// attempts ≤ 1.2 × requests + 3/s × t + one second's floor.
+/// What is promised of a total outage, whatever its kind: at any rate, with any number of workers, attempts ≤ 1.2 × requests + 3/s × t + one second's floor.
 #[test]
 fn a_total_outage_costs_no_more_than_the_budget() {
     let config = policies(
         ", timeout: 2s, retry: { when: [5xx, reset, per-try-timeout], attempts: 4, per_try: 300ms }",
         ", limits: { in_flight: unlimited }",
     );
+    let all = [(5, 1), (5, 4), (50, 1), (50, 4), (1_000, 1), (1_000, 4)];
     for (fault, rates) in [
-        ("{ errors: 100% }", &[(5, 1), (5, 4), (50, 1), (50, 4), (1_000, 1), (1_000, 4)][..]),
+        ("{ errors: 100% }", &all[..]),
+        ("refuse", &all),
         ("{ reset: 100% }", &[(5, 4), (50, 4)]),
         ("hang", &[(5, 4), (50, 4)]),
     ] {
@@ -241,7 +242,7 @@ events: [{{ at: 10s, for: 10s, fault: {fault} }}]
     }
 }
 
-/// Refused connections: never more than `attempts` for each request, and nothing of it lasts.
+/// Refused connections, with the defaults: nothing of it lasts.
 #[test]
 fn after_refused_connections_everything_is_well_within_two_seconds() {
     for (rate, workers) in [(5, 1), (50, 4), (1_000, 4)] {
@@ -257,9 +258,6 @@ events: [{{ at: 10s, for: 10s, fault: refuse }}]
             ),
             &policies("", ""),
         );
-        // A few more for what had begun before.
-        let (attempts, requests) = (run.during.attempts, run.during.requests);
-        assert!(attempts <= 3 * requests + 30, "{rate}/s {workers}: {attempts} of {requests}");
         let after = run.recovery_seconds.unwrap();
         assert!(after <= 2.0, "{rate}/s {workers}: recovered after {after} s");
         let late: u64 = run.seconds[22..].iter().map(|second| second.failed).sum();
