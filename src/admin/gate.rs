@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::upstream::GateView;
 
+use super::show::thousandths;
+
 /// `breaker`, `adaptive` and `throttle` of an upstream; `null` where they are off.
 pub(super) fn fields(view: &GateView) -> [(&'static str, Value); 3] {
     let breaker = view.breaker.as_ref().map(|breaker| {
@@ -28,8 +30,4 @@ pub(super) fn fields(view: &GateView) -> [(&'static str, Value); 3] {
         })
     });
     [("breaker", json!(breaker)), ("adaptive", json!(adaptive)), ("throttle", json!(throttle))]
-}
-
-fn thousandths(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
 }

@@ -5,6 +5,8 @@ use tokio::time::Instant;
 
 use crate::control::Managed;
 
+use super::show::thousandths;
+
 /// What is known of an endpoint, by its id; null where it is not checked.
 pub(super) fn endpoint(managed: &Managed, id: u64, now: Instant) -> Value {
     let Some(report) = managed.health.as_ref().and_then(|health| health.report(id)) else {
@@ -14,7 +16,7 @@ pub(super) fn endpoint(managed: &Managed, id: u64, now: Instant) -> Value {
         json!({
             "outcome": finding.outcome.word(),
             "text": finding.text,
-            "age_seconds": now.saturating_duration_since(ended).as_secs_f64(),
+            "age_seconds": thousandths(now.saturating_duration_since(ended).as_secs_f64()),
         })
     });
     json!({

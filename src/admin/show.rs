@@ -50,6 +50,11 @@ pub(super) fn applied(applied: &Applied) -> Value {
     })
 }
 
+/// Enough digits for people.
+pub(super) fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
 /// Every upstream with its endpoints.
 pub(super) fn upstreams(control: &Control) -> Value {
     let now = Instant::now();
@@ -87,7 +92,7 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
                 "in_flight": endpoint.in_flight(),
                 "requests": endpoint.requests(),
                 "failures": endpoint.failures(),
-                "ewma_ms": (latency * 1e3).round() / 1e3,
+                "ewma_ms": thousandths(latency),
                 "source": source,
             });
             standing::add(&mut shown, &upstream.balancer, endpoint, now);

@@ -6,12 +6,14 @@ use tokio::time::Instant;
 use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
 
+use super::show::thousandths;
+
 /// Adds the fields that say whether the endpoint is picked.
 pub(super) fn add(shown: &mut Value, balancer: &Balancer, endpoint: &Endpoint, now: Instant) {
     let view = balancer.view(endpoint, now);
     let ejection = view.ejection.map(|ejection| {
         json!({
-            "seconds_left": (ejection.left.as_secs_f64() * 1e3).round() / 1e3,
+            "seconds_left": thousandths(ejection.left.as_secs_f64()),
             "probing": ejection.probing,
             "enforced": ejection.enforced,
         })
