@@ -93,6 +93,13 @@ impl RetryBudget {
         true
     }
 
+    /// Spends one retry whether there is one or not. What is missing is owed: requests of the window earn that first.
+    pub fn withdraw(&mut self, now: Instant) {
+        if !self.try_withdraw(now) {
+            self.buckets[self.index].spent += 1.0;
+        }
+    }
+
     /// Retries that could be spent now; fractional, never negative.
     pub fn available(&self, now: Instant) -> f64 {
         let mut rolled = self.clone();

@@ -17,6 +17,29 @@ fn drain(budget: &mut RetryBudget, now: Instant) -> u32 {
 }
 
 #[test]
+fn what_is_owed_is_earned_back_first_and_forgotten_with_its_window() {
+    let start = Instant::now();
+    let mut budget = RetryBudget::new(0.5, 0.0, Duration::from_secs(10), start);
+    for _ in 0..3 {
+        budget.withdraw(start);
+        assert!(budget.available(start).abs() < 1e-9, "owed, never negative");
+    }
+    for _ in 0..6 {
+        budget.deposit(start);
+    }
+    assert!(!budget.try_withdraw(start), "earned back");
+    for _ in 0..2 {
+        budget.deposit(start);
+    }
+    assert!(budget.try_withdraw(start) && !budget.try_withdraw(start));
+    budget.withdraw(start);
+    let later = start + Duration::from_secs(11);
+    budget.deposit(later);
+    budget.deposit(later);
+    assert!(budget.try_withdraw(later), "forgotten");
+}
+
+#[test]
 fn five_requests_earn_one_retry_at_twenty_percent() {
     let (mut budget, now) = budget(0.2, 0.0);
     for _ in 0..4 {
