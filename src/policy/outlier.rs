@@ -1,6 +1,6 @@
 //! Outlier detection: when an endpoint is taken out of traffic for its failures, for how long, and how it comes back.
 //!
-//! The rules, and nothing else: what counts ([`Signal`]), when it is too much ([`Streaks`], [`success_bar`]), how many may be
+//! The rules, and nothing else: what counts ([`Signal`]), when it is too much ([`Streaks`], [`SuccessRate::bar`]), how many may be
 //! out at once ([`OutlierPolicy::may_eject`]), for how long ([`OutlierPolicy::ejection_time`]). `balance::outliers` holds them
 //! against the live endpoints. Why each number is what it is, with tables: `docs/policies/outliers.md`.
 

@@ -283,9 +283,8 @@ impl RetryDecision {
     /// The decision after paying: where the budget is empty, it becomes a stop.
     ///
     /// But for a resend of what was never written, as long as there is `hope`: some endpoint is not known to take no
-    /// connections. A failing part of the endpoints then costs callers nothing, however little budget there is; what the
-    /// budget lacks is owed to it, so that in a total outage resends are bounded like every other retry, the first ones
-    /// included.
+    /// connections. Callers then see nothing of those that fail, however little budget there is. What it lacks is owed to
+    /// it, so that a total outage costs no more than the budget.
     pub fn paid_from(self, budget: &mut RetryBudget, hope: bool, now: Instant) -> Self {
         match self {
             Self::Stop(_) => self,
