@@ -52,6 +52,8 @@ struct Progress {
     connection: Option<Connection>,
     /// The request was handed to the connection.
     sent: bool,
+    /// Which stood before this attempt.
+    kept: bool,
 }
 
 /// An attempt without a response.
@@ -139,7 +141,7 @@ impl Plan<'_> {
             }
         };
         let took = now.saturating_duration_since(start);
-        let stage = Stage::of(answered.is_err(), progress.sent);
+        let stage = Stage::of(answered.is_err(), progress.sent, progress.kept);
         let mut answered =
             answered.unwrap_or_else(|idle| Err(self.timed_out(endpoint, progress.sent, idle, now)));
         let mut behind = Behind::Unknown;
@@ -246,6 +248,8 @@ impl Plan<'_> {
         progress.sent = true;
         let connection = progress.connection.insert(connection);
         let reused = connection.is_reused_http1();
+        // HTTP/2's is shared: who finds it closed found one that others had made or used.
+        progress.kept = reused || self.http2;
         let sent = connection.send(&self.head(subject, so_far), body).await;
         sent.map_err(|failure| self.not_answered(endpoint, &failure, reused))
     }

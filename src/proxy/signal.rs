@@ -14,16 +14,19 @@ pub(super) enum Stage {
     Refused,
     /// It had no connection when its time ran out.
     Connecting,
-    /// It was sent.
+    /// It was handed to a connection that was made for it.
     Sent,
+    /// It was handed to one that stood already.
+    Kept,
 }
 
 impl Stage {
-    /// Of an attempt whose time ran out, or not.
-    pub(super) fn of(timed_out: bool, sent: bool) -> Self {
-        match (timed_out, sent) {
-            (_, true) => Self::Sent,
-            (true, false) => Self::Connecting,
+    /// Of an attempt whose time ran out, or not; that was handed to a connection, or not; to one that stood already, or not.
+    pub(super) fn of(timed_out: bool, sent: bool, kept: bool) -> Self {
+        match (sent, timed_out) {
+            (true, _) if kept => Self::Kept,
+            (true, _) => Self::Sent,
+            (false, true) => Self::Connecting,
             (false, false) => Self::Refused,
         }
     }
@@ -35,8 +38,9 @@ impl Failed {
         let reason = self.error.reason;
         match stage {
             // Servers close connections that nobody uses: no fault of theirs.
-            Stage::Sent if self.end == AttemptEnd::KeepAliveRace => None,
-            Stage::Sent => Signal::of_reason(reason, false),
+            Stage::Sent | Stage::Kept if self.end == AttemptEnd::KeepAliveRace => None,
+            Stage::Kept if self.end == AttemptEnd::NotSent => None,
+            Stage::Sent | Stage::Kept => Signal::of_reason(reason, false),
             // Without a place of our own it may have waited for that all the time.
             Stage::Connecting if is_full(limits) => None,
             Stage::Connecting => Signal::of_reason(reason, true),
@@ -73,6 +77,10 @@ mod tests {
         assert_eq!(timeout.signal(Stage::Sent, &limits), Some(Signal::Failure));
         let race = failed(AttemptEnd::KeepAliveRace, Reason::UpstreamClosed);
         assert_eq!(race.signal(Stage::Sent, &limits), None);
+        assert_eq!(race.signal(Stage::Kept, &limits), None);
+        assert_eq!(cut.signal(Stage::Kept, &limits), None, "it was closed while it rested");
+        assert_eq!(cut.signal(Stage::Sent, &limits), Some(Signal::LocalOrigin));
+        assert_eq!(timeout.signal(Stage::Kept, &limits), Some(Signal::Failure));
         let gone = failed(AttemptEnd::Final, Reason::ClientGone);
         assert_eq!(gone.signal(Stage::Sent, &limits), None);
     }
