@@ -1,22 +1,22 @@
 //! Outlier detection: an endpoint that fails leaves traffic, is probed, and returns; callers notice nothing.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
+#[path = "support/steady.rs"]
+mod steady;
 mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use steady::{RETRY, load};
 use support::{Connection, Proxy, Upstream, get, refusing};
 use tokio::time::Instant;
 use traffic::{Setup, answer, ok, pause, silent};
-
-/// The retries that the failures of these tests need.
-const RETRY: &str = "retry: { when: [reset, gateway-error, per-try-timeout], per_try: 300ms }";
 
 /// Short ejections, so that a test of seconds sees several probes.
 const SHORT: &str = "outliers: { eject: 1s }";
@@ -61,59 +61,6 @@ impl Switched {
 
     fn repair(&self) {
         self.broken.store(false, Ordering::SeqCst);
-    }
-}
-
-fn wait_until(then: Instant) {
-    let left = then.saturating_duration_since(Instant::now());
-    pause(u64::try_from(left.as_millis()).unwrap());
-}
-
-/// What callers at a steady rate saw.
-#[derive(Debug, Default)]
-struct Seen {
-    asked: usize,
-    /// Other than 200, after the first second.
-    failed: usize,
-    slowest: Duration,
-}
-
-/// Asks `per_second` times a second for `time`, from eight connections.
-fn load(proxy: &Proxy, per_second: u32, time: Duration) -> Seen {
-    const CALLERS: u32 = 8;
-    let to = proxy.address("outbound");
-    let start = Instant::now();
-    let asked = AtomicUsize::new(0);
-    let all: Vec<Seen> = std::thread::scope(|scope| {
-        let callers: Vec<_> = (0..CALLERS)
-            .map(|caller| {
-                let asked = &asked;
-                scope.spawn(move || {
-                    let mut seen = Seen::default();
-                    let mut connection = Connection::open(to);
-                    let gap = Duration::from_secs(1) * CALLERS / per_second;
-                    let mut next = start + gap * caller / CALLERS;
-                    while start.elapsed() < time {
-                        wait_until(next);
-                        let sent = Instant::now();
-                        connection.request("GET", "/", &[], b"");
-                        let reply = connection.reply();
-                        seen.slowest = seen.slowest.max(sent.elapsed());
-                        let counts = sent.saturating_duration_since(start) > Duration::from_secs(1);
-                        seen.failed += usize::from(counts && reply.status != 200);
-                        asked.fetch_add(1, Ordering::Relaxed);
-                        next += gap;
-                    }
-                    seen
-                })
-            })
-            .collect();
-        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
-    });
-    Seen {
-        asked: asked.into_inner(),
-        failed: all.iter().map(|seen| seen.failed).sum(),
-        slowest: all.iter().map(|seen| seen.slowest).max().unwrap(),
     }
 }
 
@@ -294,36 +241,4 @@ fn endpoints_may_come_and_go_under_load() {
     assert!(seen.asked > 1_000 && seen.failed == 0, "{seen:?}");
     assert_eq!(ejections(&proxy, "local_origin", "true"), 1, "it was ejected once, and stayed");
     assert_eq!(endpoint(&proxy, bad)["state"], "ejected");
-}
-
-/// The bar of a minute: `cargo test --release --test outliers -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes four minutes"]
-fn a_minute_with_one_of_three_broken() {
-    let hanging = silent();
-    let resetting = Upstream::scripted(|_| Vec::new());
-    let failing = Upstream::scripted(|_| answer(503, "", "no"));
-    for (kind, bad) in [
-        ("refusing", refusing()),
-        ("resetting", resetting.address),
-        ("hanging", hanging.address),
-        ("answering 503", failing.address),
-    ] {
-        let good: Vec<Upstream> = (0..2).map(|_| Upstream::ok("ok")).collect();
-        let setup = Setup::new(&[good[0].address, bad, good[1].address]);
-        let proxy = Proxy::start(&setup.route(&format!("timeout: 5s, {RETRY}")).yaml());
-        let seen = load(&proxy, 500, Duration::from_secs(60));
-        let success = 100.0
-            * (1.0
-                - f64::from(u32::try_from(seen.failed).unwrap())
-                    / f64::from(u32::try_from(seen.asked).unwrap()));
-        let probes = ejections(&proxy, "probe", "true");
-        println!(
-            "one of three {kind}: {} requests, {success:.3} % good, slowest {} ms, {probes} probes failed",
-            seen.asked,
-            seen.slowest.as_millis()
-        );
-        assert!(success >= 99.9 && seen.slowest < Duration::from_secs(5), "fail: {seen:?}");
-    }
-    println!("pass");
 }
