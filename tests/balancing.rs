@@ -141,7 +141,7 @@ fn a_second_priority_is_used_for_what_the_first_cannot_take() {
     ask(&proxy, 50);
     assert_eq!((first.requests().len(), second.requests().len()), (50, 0));
     let page = shown(&proxy);
-    assert_eq!(page[0]["priorities"][0]["share"], 1.0, "{page}");
+    assert_eq!(page[0]["shares"][0]["share"], 1.0, "{page}");
     assert_eq!(page[0]["endpoints"][0]["priority"], 1, "{page}");
 
     // Nobody is where the first priority should be.

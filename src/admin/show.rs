@@ -108,8 +108,8 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         "limits": limits,
         "endpoints": endpoints,
     });
-    if let Some(priorities) = standing::priorities(&upstream.endpoints()) {
-        page["priorities"] = priorities;
+    if let Some(shares) = standing::shares(&upstream.endpoints()) {
+        page["shares"] = shares;
     }
     for (key, value) in gate::fields(&upstream.gate.view(now)) {
         page[key] = value;

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
+use crate::balance::{Balancer, PartView};
 
 use super::show::thousandths;
 
@@ -30,9 +30,9 @@ pub(super) fn add(shown: &mut Value, balancer: &Balancer, endpoint: &Endpoint, n
     }
 }
 
-/// How much each priority gets; nothing where there is one only.
-pub(super) fn priorities(set: &EndpointSet) -> Option<Value> {
-    let one = |(priority, share)| json!({ "priority": priority, "share": thousandths(share) });
-    let all: Vec<Value> = set.priorities().map(one).collect();
+/// How much each priority, and each zone of it, gets; nothing where the set has no parts.
+pub(super) fn shares(set: &EndpointSet) -> Option<Value> {
+    let one = |part: PartView| json!({ "priority": part.priority, "zone": part.zone, "share": thousandths(part.share) });
+    let all: Vec<Value> = set.shares().map(one).collect();
     (!all.is_empty()).then_some(Value::Array(all))
 }
