@@ -5,9 +5,9 @@ mod health;
 use serde_json::{Value, json};
 
 use super::parts::{
-    any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
+    any_of, duration, integer, map_of, object, rate, share, text, unlimited_or, words,
 };
-use super::{Properties, gate, outliers};
+use super::{Properties, discover, gate, outliers};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -48,7 +48,11 @@ pub(super) fn upstream_keys() -> Properties {
             "A fixed list of addresses.",
             json!({ "type": "array", "minItems": 1, "items": endpoint }),
         ),
-        ("discover", "`dns://name:port`.", pattern("^dns://.+:[0-9]+$")),
+        (
+            "discover",
+            "Where endpoints are found: a URL, or a map with one key.",
+            discover::discover(),
+        ),
         ("protocol", "What is spoken to it. Default auto.", words(&["http1", "http2", "auto"])),
         ("connect_timeout", "Default 1s, and 250ms to a loopback endpoint.", duration()),
         (
