@@ -70,6 +70,8 @@ pub(crate) struct Line<'a> {
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) peer: &'a dyn DisplayAny,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<&'a str>,
     pub(crate) request_id: Option<&'a str>,
 }
 
@@ -248,6 +250,7 @@ mod tests {
             received_bytes: 0,
             sent_bytes: 3,
             peer: &"unix",
+            identity: None,
             request_id: None,
         }
     }

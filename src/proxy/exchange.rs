@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::base::error::Reason;
+use crate::base::identity::Identity;
 use crate::io::request_body::{BodyError, BodySource};
 use crate::metrics::GaugeGuard;
 use crate::policy::retry::SuppressedReason;
@@ -182,6 +183,7 @@ impl Exchange {
             received_bytes: self.tunnelled + self.body.as_ref().map_or(0, BodySource::received),
             sent_bytes: self.sent,
             peer: &self.downstream.peer,
+            identity: self.downstream.identity.as_deref().and_then(Identity::name),
             request_id: id.as_deref(),
         });
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::base::error::{ProxyError, Reason};
+use crate::base::identity::Identity;
 use crate::io::relay::{RelayEnd, relay};
 use crate::io::socket::{Activity, Socket};
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange as Kind};
@@ -22,7 +23,7 @@ use super::worker::{Stop, Worker};
 
 /// Serves a connection of a TCP listener.
 pub(super) async fn serve(accepted: Accepted, mut socket: Socket, stopped: watch::Receiver<Stop>) {
-    let Accepted { worker, active, peer, admitted, .. } = accepted;
+    let Accepted { worker, active, peer, identity, admitted, .. } = accepted;
     let started = Instant::now();
     // `validate` has made sure of it: the one route of a TCP listener goes to upstreams.
     let Some(route) = active.listener.routes.first() else { return };
@@ -37,6 +38,7 @@ pub(super) async fn serve(accepted: Accepted, mut socket: Socket, stopped: watch
         local: &local,
         started,
         peer,
+        identity,
         activity: socket.activity(),
         tries: Tries::default(),
         end: End::Cut,
@@ -73,6 +75,7 @@ struct Record<'a> {
     local: &'a Rc<LocalUpstream>,
     started: Instant,
     peer: Peer,
+    identity: Option<Arc<Identity>>,
     activity: Arc<Activity>,
     tries: Tries,
     end: End,
@@ -136,6 +139,7 @@ impl Record<'_> {
             received_bytes: self.activity.bytes_read(),
             sent_bytes: self.activity.bytes_written(),
             peer: &self.peer,
+            identity: self.identity.as_deref().and_then(Identity::name),
             request_id: None,
         });
     }
