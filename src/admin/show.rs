@@ -101,6 +101,8 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
         "panic": upstream.balancer.is_panicking(),
+        "balance": standing::balance(managed),
+        "subset": standing::subset(upstream),
         "discovery": discovery(managed, &source, now),
         "limits": limits,
         "endpoints": endpoints,

@@ -6,6 +6,9 @@ use tokio::time::Instant;
 use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
 use crate::balance::{Balancer, PartView};
+use crate::config::Balance;
+use crate::control::Managed;
+use crate::upstream::{Subset, Upstream};
 
 use super::show::thousandths;
 
@@ -28,6 +31,20 @@ pub(super) fn add(shown: &mut Value, balancer: &Balancer, endpoint: &Endpoint, n
     if let Value::Object(shown) = shown {
         shown.extend(fields.map(|(name, value)| (name.to_owned(), value)));
     }
+}
+
+/// How its endpoints are picked.
+pub(super) fn balance(managed: &Managed) -> Value {
+    let balance = &managed.config.balance;
+    let zone = managed.upstream.balancer.zone();
+    let bound = (balance.policy == Balance::RingHash).then_some(balance.max_load).flatten();
+    json!({ "policy": balance.policy.word(), "zone": zone, "max_load_percent": bound })
+}
+
+/// Which of the endpoints that are known are used; null: all.
+pub(super) fn subset(upstream: &Upstream) -> Value {
+    let shown = |subset: &Subset| json!({ "labels": subset.labels(), "outside": subset.outside() });
+    upstream.subset.as_ref().map_or(Value::Null, shown)
 }
 
 /// How much each priority, and each zone of it, gets; nothing where the set has no parts.

@@ -4,6 +4,7 @@
 //! after each error, `validate` checks what concerns more than one node. `control::compile` makes the runtime types.
 //! `None` means `unlimited` (or "not written", where the field says so).
 
+mod balance;
 mod defaults;
 mod diagnostic;
 mod discover;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::units::Ratio;
 
+pub use balance::{Balance, Balancing, HashBy};
 pub use diagnostic::{Diagnostic, Severity};
 pub use discover::Discover;
 pub use effective::Effective;
@@ -56,7 +58,7 @@ pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, Hedge, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
-    Balance, Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
+    Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
     UpstreamProtocol,
 };
 

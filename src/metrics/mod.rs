@@ -3,6 +3,7 @@
 //! The request path only touches handles: counters that are indexed by an enum or by the class of a status, never by a
 //! string. The crate's own types stay inside this module as far as they can.
 
+pub mod balance;
 pub mod downstream;
 pub mod gate;
 pub mod health;
@@ -19,6 +20,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use balance::{BalanceFamilies, ZoneMetrics};
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use gate::{GateFamilies, GateFeatures, GateMetrics};
 pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};
@@ -40,6 +42,8 @@ pub struct Metrics {
     pub route: RouteFamilies,
     /// Upstreams and discovery.
     pub upstream: UpstreamFamilies,
+    /// Zones and subsets.
+    pub balance: BalanceFamilies,
     /// Breakers, adaptive limits, throttles.
     pub gate: GateFamilies,
     /// Active health checks.
@@ -62,6 +66,7 @@ impl Metrics {
             downstream: DownstreamFamilies::register(&register)?,
             route: RouteFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register, &dropped)?,
+            balance: BalanceFamilies::register(&register)?,
             gate: GateFamilies::register(&register)?,
             process: ProcessMetrics::register(&register, &dropped)?,
             health: HealthFamilies::register(&register)?,

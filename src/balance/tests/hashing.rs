@@ -198,6 +198,13 @@ fn a_hot_key_fills_no_endpoint_beyond_the_bound() {
                 assert!(load <= most, "{count} in flight: {load} at one of weight {weight}");
             }
         }
+        if (weights, percent) == ([1; 8], 125) {
+            let loads = set.members().iter().map(|member| member.endpoint.in_flight());
+            assert_eq!(
+                (loads.clone().max(), loads.filter(|load| *load > 0).count()),
+                (Some(63), 7)
+            );
+        }
         // Whoever has left makes room again.
         drop(running);
         let home = |rng: &mut Rng| {
