@@ -73,7 +73,7 @@ sections! {
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file"
     ] later ["tls"];
-    ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
+    ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [

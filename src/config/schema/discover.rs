@@ -1,8 +1,30 @@
-//! `discover` of an upstream: one entry for each provider.
+//! `endpoints` and `discover` of an upstream: one entry for each provider.
 
 use serde_json::{Value, json};
 
-use super::parts::{any_of, boolean, integer, object, one_or_more, pattern, text};
+use super::parts::{any_of, boolean, integer, map_of, object, one_or_more, pattern, text};
+
+pub(super) fn endpoints() -> Value {
+    let endpoint = any_of(vec![
+        text(),
+        object(
+            "an endpoint",
+            &["address"],
+            vec![
+                ("address", "`127.0.0.1:5001`, `[::1]:5001` or `unix:/run/app.sock`.", text()),
+                ("weight", "Relative share, 1 to 1000. Default 1.", integer(1, 1_000)),
+                (
+                    "priority",
+                    "0 is used first, the next for what it cannot take. Default 0.",
+                    integer(0, 65_535),
+                ),
+                ("zone", "Where it stands.", text()),
+                ("labels", "Free words about it.", map_of(text())),
+            ],
+        ),
+    ]);
+    json!({ "type": "array", "minItems": 1, "items": endpoint })
+}
 
 pub(super) fn discover() -> Value {
     let mut long = object(
