@@ -4,6 +4,7 @@
 //! after each error, `validate` checks what concerns more than one node. `control::compile` makes the runtime types.
 //! `None` means `unlimited` (or "not written", where the field says so).
 
+mod authorize;
 mod defaults;
 mod diagnostic;
 mod effective;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::units::Ratio;
 
+pub use authorize::{Authorize, AuthorizeRule};
 pub use diagnostic::{Diagnostic, Severity};
 pub use effective::Effective;
 pub use expand::Environment;
