@@ -87,6 +87,7 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
                 "address": endpoint.address.to_string(),
                 "health": super::health::endpoint(managed, endpoint.id, now),
                 "weight": member.weight,
+                "priority": member.priority,
                 "zone": endpoint.zone,
                 "labels": endpoint.labels,
                 "in_flight": endpoint.in_flight(),
@@ -107,6 +108,9 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         "limits": limits,
         "endpoints": endpoints,
     });
+    if let Some(priorities) = standing::priorities(&upstream.endpoints()) {
+        page["priorities"] = priorities;
+    }
     for (key, value) in gate::fields(&upstream.gate.view(now)) {
         page[key] = value;
     }

@@ -70,7 +70,7 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["subset" "tls"];
-    ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
+    ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [

@@ -143,12 +143,14 @@ fn endpoint(at: &At<'_>) -> Option<EndpointSpec> {
     }
     let fields = at.fields(&keys::ENDPOINT)?;
     let weight = fields.read("weight", |at| at.number(1..=1_000));
+    let priority = fields.read("priority", |at| at.number(0..=65_535));
     let zone = fields.read("zone", |at| at.text().map(str::to_owned));
     let labels = fields.read("labels", labels);
     let address = address(&fields.required("address")?)?;
     Some(EndpointSpec {
         address,
         weight: weight.unwrap_or(1),
+        priority: priority.unwrap_or(0),
         zone,
         labels: labels.unwrap_or_default(),
     })

@@ -24,6 +24,11 @@ pub(super) fn upstream_keys() -> Properties {
             vec![
                 ("address", "`127.0.0.1:5001`, `[::1]:5001` or `unix:/run/app.sock`.", text()),
                 ("weight", "Relative share, 1 to 1000. Default 1.", integer(1, 1_000)),
+                (
+                    "priority",
+                    "0 is used first, the next for what it cannot take. Default 0.",
+                    integer(0, 65_535),
+                ),
                 ("zone", "Where it stands.", text()),
                 ("labels", "Free words about it.", map_of(text())),
             ],
