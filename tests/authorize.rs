@@ -243,13 +243,13 @@ fn a_denied_call_of_grpc_has_its_own_status() {
     let proxy = start(&upstream, "[{ path: \"/blog.Articles/List\" }]");
     let to = proxy.address("outbound");
     http2::run(async {
-        let mut client = http2::connect(to).await;
+        let client = http2::connect(to).await;
         let mut call = http2::post("/blog.Articles/Delete");
         call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-        let answer = http2::ask(&mut client, call, b"", None).await.unwrap();
+        let answer = http2::ask(&client, call, b"", None).await.unwrap();
         assert_eq!((answer.status(), answer.header("grpc-status")), (200, Some("7")));
         let plain =
-            http2::ask(&mut client, http2::get("/blog.Articles/Delete"), b"", None).await.unwrap();
+            http2::ask(&client, http2::get("/blog.Articles/Delete"), b"", None).await.unwrap();
         assert_eq!(plain.status(), 403);
     });
     assert_eq!(proxy.access_line(|line| line["grpc_status"] == 7)["denied_by"], "no_rule");
