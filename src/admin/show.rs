@@ -72,10 +72,7 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
             (name.to_owned(), json!({ "current": current, "maximum": maximum }))
         })
         .collect();
-    let source = match &managed.config.discover {
-        crate::config::Discover::Endpoints(_) => "endpoints".to_owned(),
-        crate::config::Discover::Dns { host, port } => format!("dns://{host}:{port}"),
-    };
+    let source = managed.config.discover.source();
     let endpoints: Vec<Value> = upstream
         .endpoints()
         .members()

@@ -7,6 +7,7 @@
 mod authorize;
 mod defaults;
 mod diagnostic;
+mod discover;
 mod effective;
 mod expand;
 mod gate;
@@ -37,6 +38,7 @@ use crate::base::units::Ratio;
 
 pub use authorize::{Authorize, AuthorizeRule};
 pub use diagnostic::{Diagnostic, Severity};
+pub use discover::Discover;
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};
@@ -56,8 +58,8 @@ pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, Hedge, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
-    Balance, Budget, Discover, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream,
-    UpstreamLimits, UpstreamProtocol,
+    Balance, Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
+    UpstreamProtocol,
 };
 
 /// A whole configuration file, valid.

@@ -3,6 +3,7 @@
 
 mod action;
 mod authorize;
+mod discover;
 mod gate;
 mod headers;
 mod health;
