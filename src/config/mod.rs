@@ -4,6 +4,7 @@
 //! after each error, `validate` checks what concerns more than one node. `control::compile` makes the runtime types.
 //! `None` means `unlimited` (or "not written", where the field says so).
 
+mod authorize;
 mod balance;
 mod defaults;
 mod diagnostic;
@@ -36,9 +37,10 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::units::Ratio;
 
+pub use authorize::{Authorize, AuthorizeRule};
 pub use balance::{Balance, Balancing, HashBy};
 pub use diagnostic::{Diagnostic, Severity};
-pub use discover::Discover;
+pub use discover::{ConsulService, Discover};
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};

@@ -15,6 +15,7 @@
 pub mod access_log;
 mod affinity;
 mod attempt;
+mod authorize;
 mod check;
 mod connection;
 mod exchange;

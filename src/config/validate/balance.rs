@@ -83,6 +83,8 @@ fn matches_none(upstream: &Upstream, subset: &Node, path: &Path<'_>, out: &mut V
             (!any).then_some("no endpoint has the labels of `subset`")
         }
         Discover::Dns { .. } => Some("what DNS answers has no labels"),
+        // Others bring labels.
+        _ => None,
     };
     if let Some(why) = why {
         let message = format!("{why}: every request to `{}` is refused", upstream.name);
