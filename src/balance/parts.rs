@@ -140,7 +140,7 @@ impl Balancer {
             let part = &parts[index];
             let chosen = self.choose_in(index, candidates, parts, rng)?;
             let other = self.spill(index, chosen, candidates, parts, rng);
-            Some(other.unwrap_or(&part.set.members()[chosen].endpoint))
+            Some(other.unwrap_or_else(|| &part.set.members()[chosen].endpoint))
         })
     }
 
