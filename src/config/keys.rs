@@ -68,8 +68,9 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["subset" "tls"];
-    DISCOVER = "`discover`" ["dns"] later ["dns+srv" "consul" "k8s" "file" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "file"] later ["dns+srv" "consul" "k8s" "xds" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
+    DISCOVER_FILE = "`discover.file`" ["path"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];

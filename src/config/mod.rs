@@ -36,7 +36,7 @@ use crate::base::address::Address;
 use crate::base::units::Ratio;
 
 pub use diagnostic::{Diagnostic, Severity};
-pub use discover::Discover;
+pub use discover::{Discover, endpoints_from};
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};

@@ -10,8 +10,8 @@
 
 mod backoff;
 pub mod dns;
+pub mod file;
 pub mod fixed;
-#[cfg_attr(not(test), expect(dead_code, reason = "for sources that are told of whole sets"))]
 mod last_good;
 mod publisher;
 mod status;
@@ -55,6 +55,8 @@ pub enum Provider {
     Fixed(fixed::Fixed),
     /// A and AAAA records of one name.
     Dns(dns::Dns),
+    /// A list in a file.
+    File(file::File),
 }
 
 /// A running provider. Dropping it ends the provider's task; receivers cloned from `updates` then see a closed channel.
@@ -89,6 +91,7 @@ pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
             Subscription { updates, status, _running: Running::Silent { _sender: sender } }
         }
         Provider::Dns(dns) => start(dns.source(), status, |publisher| dns.run(publisher, rng)),
+        Provider::File(file) => start(file.source(), status, |publisher| file.run(publisher)),
     }
 }
 

@@ -30,20 +30,31 @@ pub(super) fn discover() -> Value {
     let mut long = object(
         "`discover`",
         &[],
-        vec![(
-            "dns",
-            "A and AAAA records of a name.",
-            object(
-                "`discover.dns`",
-                &["host", "port"],
-                vec![
-                    ("host", "The name; the search domains of `dns` apply.", text()),
-                    ("port", "Of every address.", integer(1, 65_535)),
-                ],
+        vec![
+            (
+                "dns",
+                "A and AAAA records of a name.",
+                object(
+                    "`discover.dns`",
+                    &["host", "port"],
+                    vec![
+                        ("host", "The name; the search domains of `dns` apply.", text()),
+                        ("port", "Of every address.", integer(1, 65_535)),
+                    ],
+                ),
             ),
-        )],
+            (
+                "file",
+                "A list as under `endpoints`, in YAML or JSON.",
+                object(
+                    "`discover.file`",
+                    &["path"],
+                    vec![("path", "Absolute; read again when its content changes.", text())],
+                ),
+            ),
+        ],
     );
     long["minProperties"] = json!(1);
     long["maxProperties"] = json!(1);
-    any_of(vec![pattern("^dns://.+:[0-9]+$"), long])
+    any_of(vec![pattern("^(dns://.+:[0-9]+|file:///.*[^/])$"), long])
 }
