@@ -1,5 +1,6 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
+mod authorize;
 mod discover;
 mod gate;
 mod health;
@@ -152,6 +153,7 @@ fn one_listener(w: &mut Writer<'_>, listener: &Listener, node: Option<&Node>) {
         w.leaf("bind", quoted(&listener.bind), below(node, "bind", ""));
         w.leaf("protocol", protocol, below(node, "protocol", ""));
         w.leaf("direction", direction, below(node, "direction", ""));
+        authorize::authorize(w, listener.authorize.as_ref(), below(node, "authorize", ""));
         let at = below(node, "limits", "");
         let limits = &listener.limits;
         w.section("limits", |w| {

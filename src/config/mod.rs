@@ -4,6 +4,7 @@
 //! after each error, `validate` checks what concerns more than one node. `control::compile` makes the runtime types.
 //! `None` means `unlimited` (or "not written", where the field says so).
 
+mod authorize;
 mod defaults;
 mod diagnostic;
 mod discover;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::units::Ratio;
 
+pub use authorize::{Authorize, AuthorizeRule};
 pub use diagnostic::{Diagnostic, Severity};
 pub use discover::{Discover, endpoints_from};
 pub use effective::Effective;

@@ -177,6 +177,10 @@ told! {
     retry_word_with_a_slip: route("to: articles\nretry: { when: [gateway_error, 200, { grpc: unavailabel }] }");
     retry_off: route("to: articles\nretry: off");
     attempts_of_zero: route("to: articles\nretry: { attempts: 0 }");
+    authorize_rules_that_cannot_be: listener("bind: 127.0.0.1:80\nauthorize: { enforce: maybe, deny: [{}], allow: [{ from: [\"*\", \"spiffe://Blog/a\", \"spiffe://blog/*/a\", 10.0.0.1], source: [10.0.0.1/8, host, \"::ffff:10.0.0.0/104\"], method: get, path: admin, headers: { host: a }, role: x }, { from: [] }] }\nroutes: [{ to: articles }]");
+    authorize_of_a_tcp_listener: listener("bind: 127.0.0.1:80\nprotocol: tcp\nauthorize: [{ source: 10.0.0.0/8, path: /x, method: GET }]\nroutes: [{ to: articles }]");
+    authorize_rules_that_decide_nothing: listener("bind: 127.0.0.1:80\nauthorize: { deny: [{ path: \"/admin/*\" }, { path: /admin/x }], allow: [{ path: /admin/y, method: GET }, { source: 10.0.0.0/8 }, { source: 10.1.0.0/16, method: GET }] }\nroutes: [{ to: articles }]");
+    authorize_that_denies_everything: listener("bind: 127.0.0.1:80\nauthorize: { deny: [{ path: /x }] }\nroutes: [{ to: articles }]");
     rate_limits_that_cannot_be: route("to: articles\nrate_limit: { rate: 0/s, burst: 0, by: ip }");
     rate_limit_of_identities: route("to: articles\nrate_limit: { rate: 100/s, by: identity }");
     rate_limit_without_a_rate: route("to: articles\nrate_limit: { burst: 5, keys: 7 }");
