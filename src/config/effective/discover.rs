@@ -15,7 +15,7 @@ pub(super) fn source(w: &mut Writer<'_>, discover: &Discover, upstream: Option<&
         }
         // A URL says it all.
         Discover::Dns { .. } | Discover::File { .. } => {
-            w.leaf("discover", quoted(discover.source()), node)
+            w.leaf("discover", quoted(discover.source()), node);
         }
     }
 }
