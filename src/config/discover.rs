@@ -1,8 +1,12 @@
 //! `endpoints:` and `discover:` of an upstream: one variant for each provider.
 
+mod consul;
+
 use std::path::PathBuf;
 
 use crate::base::endpoint::EndpointSpec;
+
+pub use consul::ConsulService;
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::read::Reader;
@@ -24,6 +28,8 @@ pub enum Discover {
         /// 1..=65535.
         port: u16,
     },
+    /// `discover: consul://address:port/service`.
+    Consul(Box<ConsulService>),
     /// `discover: file:///path`.
     File {
         /// Absolute.
@@ -37,6 +43,7 @@ impl Discover {
         match self {
             Self::Endpoints(_) => "endpoints".to_owned(),
             Self::Dns { host, port } => format!("dns://{host}:{port}"),
+            Self::Consul(consul) => consul.url(),
             Self::File { path } => format!("file://{}", path.display()),
         }
     }
@@ -47,7 +54,7 @@ impl Discover {
             // As callers write it: without the port that `http` has by itself.
             Self::Dns { host, port: 80 } => Some(host.clone()),
             Self::Dns { host, port } => Some(format!("{host}:{port}")),
-            Self::Endpoints(_) | Self::File { .. } => None,
+            Self::Endpoints(_) | Self::Consul(_) | Self::File { .. } => None,
         }
     }
 }

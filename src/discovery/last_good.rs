@@ -104,7 +104,6 @@ impl LastGood {
     }
 
     /// Failures in a row, for [`super::backoff::backoff`].
-    #[allow(dead_code, reason = "for providers that ask over the network")]
     pub(super) fn misses(&self) -> u32 {
         self.misses
     }
