@@ -4,5 +4,6 @@ pub mod address;
 pub mod drain;
 pub mod endpoint;
 pub mod error;
+pub mod identity;
 pub mod rng;
 pub mod units;

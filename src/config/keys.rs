@@ -34,15 +34,17 @@ sections! {
     METRICS = "`metrics`" ["buckets"] later ["max_series"];
     DNS = "`dns`" ["servers" "search" "ttl"] later [];
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
-    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "limits"]
-        later ["proxy_protocol" "tls" "authorize" "jwt"];
+    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "authorize" "limits"]
+        later ["proxy_protocol" "tls" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror" "hedge"]
         later ["hash"];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" [
         "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
     ] later ["tls"];
-    LISTENER = "a listener" ["bind" "protocol" "direction" "limits" "routes"]
-        later ["original_destination" "proxy_protocol" "tls" "authorize" "jwt"];
+    LISTENER = "a listener" ["bind" "protocol" "direction" "authorize" "limits" "routes"]
+        later ["original_destination" "proxy_protocol" "tls" "jwt"];
+    AUTHORIZE = "`authorize`" ["enforce" "deny" "allow"] later [];
+    AUTHORIZE_RULE = "an `authorize` rule" ["from" "source" "method" "path" "headers"] later [];
     LISTENER_LIMITS = "a listener's `limits`" [
         "connections" "headers" "header_bytes" "header_timeout" "body" "body_timeout" "idle" "max_age" "streams"
     ] later ["per_source"];
@@ -68,7 +70,12 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["subset" "tls"];
-    ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
+    DISCOVER = "`discover`" ["dns" "consul"] later ["dns+srv" "k8s" "file" "xds" "original"];
+    DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
+    DISCOVER_CONSUL = "`discover.consul`" [
+        "address" "service" "tags" "datacenter" "passing" "token_file"
+    ] later ["tls"];
+    ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [
@@ -114,6 +121,14 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("address", "bind"),
     ("listen", "bind"),
     ("port", "bind"),
+    ("authorization", "authorize"),
+    ("rbac", "authorize"),
+    ("principals", "from"),
+    ("source_ip", "source"),
+    ("ip_blocks", "source"),
+    ("cidr", "source"),
+    ("methods", "method"),
+    ("paths", "path"),
     ("backend", "to"),
     ("cluster", "to"),
     ("proxy_pass", "to"),
@@ -201,4 +216,8 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("enforcing", "enforce"),
     ("healthy_panic_threshold", "panic"),
     ("stdev_factor", "stdev"),
+    ("dc", "datacenter"),
+    ("tag", "tags"),
+    ("token", "token_file"),
+    ("host", "address"),
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::units::ByteSize;
 
-use super::Route;
+use super::{Authorize, Route};
 
 /// A bound address, its protocol and its routes.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// Default: outbound on a loopback or unix address, inbound elsewhere.
     pub direction: Direction,
+    /// Who may call what. `None`: everyone everything.
+    pub authorize: Option<Authorize>,
     /// What a peer may use.
     pub limits: ListenerLimits,
     /// First match wins. At least one; exactly one, an unconditional `to`, for `tcp`.

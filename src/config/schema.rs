@@ -3,6 +3,8 @@
 //! Built by hand rather than derived: short and long forms, units, `unlimited` and `${}` are in the format, not in
 //! the types. What a schema cannot say (unknown upstreams, timeouts that contradict) only the loader tells.
 
+mod authorize;
+mod discover;
 mod gate;
 mod outliers;
 mod parts;
@@ -184,6 +186,11 @@ fn listener_keys() -> Properties {
             "direction",
             "Default: outbound on a loopback or unix address, inbound elsewhere.",
             words(&["inbound", "outbound"]),
+        ),
+        (
+            "authorize",
+            "Who may call what: a list of what is allowed, or its map. Default: everyone everything.",
+            authorize::authorize(),
         ),
         ("limits", "What a peer may use.", listener_limits()),
         (

@@ -1,5 +1,6 @@
 //! What can take force but is probably not meant: warnings, each with its place and its arithmetic.
 
+mod authorize;
 mod gate;
 mod health;
 mod outliers;
@@ -33,6 +34,7 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
     for listener in &config.listeners {
         let node = root.get("listeners").and_then(|node| node.get(&listener.name));
         let path = listeners.key(&listener.name);
+        authorize::rules(listener, node, &path, &mut out);
         let routes = path.key("routes");
         let nodes = match node.and_then(|node| node.get("routes")).map(|node| &node.value) {
             Some(Value::List(nodes)) => nodes.as_slice(),

@@ -2,6 +2,7 @@
 //!
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
+mod authorize;
 mod gate;
 mod health;
 mod route;
@@ -100,6 +101,7 @@ fn compile_listener(
     Ok(Listener {
         name: name.into(),
         inbound: listener.direction == config::Direction::Inbound,
+        authorize: authorize::authorize(listener, metrics)?,
         limits: ListenerLimits {
             connections: limits.connections,
             headers: limits.headers,

@@ -60,6 +60,8 @@ pub(crate) struct Line<'a> {
     pub(crate) fault: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) denied_by: Option<&'a dyn DisplayAny>,
     pub(crate) duration_ms: f64,
     pub(crate) head_ms: Option<f64>,
     pub(crate) attempts: u32,
@@ -70,6 +72,8 @@ pub(crate) struct Line<'a> {
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) peer: &'a dyn DisplayAny,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<&'a str>,
     pub(crate) request_id: Option<&'a str>,
 }
 
@@ -239,6 +243,7 @@ mod tests {
             flag: None,
             fault: None,
             detail: None,
+            denied_by: None,
             duration_ms: 1.5,
             head_ms: None,
             attempts: 1,
@@ -248,6 +253,7 @@ mod tests {
             received_bytes: 0,
             sent_bytes: 3,
             peer: &"unix",
+            identity: None,
             request_id: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::error::Error as _;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::base::error::Reason;
+use crate::base::identity::Identity;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
 use crate::io::reset_watch::ResetWatch;
 use crate::io::socket::{Activity, Socket};
@@ -52,6 +53,16 @@ pub(super) enum Peer {
     Unix,
 }
 
+impl Peer {
+    /// Its address, IPv4 as IPv4 on an IPv6 socket as well.
+    pub(super) fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip().to_canonical()),
+            Self::Unix => None,
+        }
+    }
+}
+
 impl Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -67,6 +78,8 @@ pub(super) struct Accepted {
     pub(super) local: Rc<LocalListener>,
     pub(super) active: Rc<Active>,
     pub(super) peer: Peer,
+    /// Who the peer has proved to be; nothing without a verified certificate.
+    pub(super) identity: Option<Arc<Identity>>,
     pub(super) admitted: Admitted,
 }
 
@@ -76,6 +89,8 @@ pub(super) struct Downstream {
     pub(super) worker: Rc<Worker>,
     pub(super) local: Rc<LocalListener>,
     pub(super) peer: Peer,
+    /// Who the peer has proved to be; nothing without a verified certificate.
+    pub(super) identity: Option<Arc<Identity>>,
     /// The peer's address as `X-Forwarded-For` has it, made once.
     pub(super) forwarded_for: Option<HeaderValue>,
     pub(super) http2: bool,
@@ -214,6 +229,7 @@ impl Downstream {
             worker: accepted.worker,
             local: accepted.local,
             peer: accepted.peer,
+            identity: accepted.identity,
             forwarded_for,
             http2,
             activity: socket.activity(),

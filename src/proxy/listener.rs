@@ -231,6 +231,7 @@ fn serve(
         local: Rc::clone(local),
         active,
         peer,
+        identity: None,
         admitted,
     };
     // Ends with the connection; the drain waits for it through `admitted`.

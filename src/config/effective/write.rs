@@ -113,6 +113,9 @@ pub(super) fn unlimited(value: Option<impl Display>) -> String {
 pub(super) fn endpoint(endpoint: &EndpointSpec) -> String {
     let mut fields = vec![format!("address: {}", quoted(&endpoint.address))];
     fields.push(format!("weight: {}", endpoint.weight));
+    if endpoint.priority > 0 {
+        fields.push(format!("priority: {}", endpoint.priority));
+    }
     fields.extend(endpoint.zone.as_ref().map(|zone| format!("zone: {}", text(zone))));
     if !endpoint.labels.is_empty() {
         let pairs = endpoint.labels.iter().map(|(k, v)| format!("{}: {}", text(k), text(v)));
@@ -208,12 +211,12 @@ fn conditions(w: &mut Writer<'_>, matches: &RouteMatch, node: Option<&Node>) {
 }
 
 /// The value of a key that may be written in another case.
-fn named<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
+pub(super) fn named<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
     let found = node.entries().iter().find(|entry| entry.key.eq_ignore_ascii_case(name));
     found.map(|entry| &entry.node)
 }
 
-fn path(pattern: &PathPattern) -> String {
+pub(super) fn path(pattern: &PathPattern) -> String {
     match pattern {
         PathPattern::Exact(path) => text(path),
         PathPattern::Prefix(prefix) => quoted(format_args!("{prefix}/*")),
@@ -231,7 +234,7 @@ fn path(pattern: &PathPattern) -> String {
     }
 }
 
-fn value(value: &ValueMatch) -> String {
+pub(super) fn value(value: &ValueMatch) -> String {
     match value {
         ValueMatch::Exact(exact) => text(exact),
         ValueMatch::Prefix(prefix) => format!("{{ prefix: {} }}", text(prefix)),
