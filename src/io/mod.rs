@@ -3,6 +3,7 @@
 mod body_copy;
 mod body_error;
 pub mod deferred_write;
+pub mod file_events;
 pub mod relay;
 pub mod request_body;
 pub mod reset_watch;
