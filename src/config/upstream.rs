@@ -7,6 +7,7 @@ use crate::base::units::{Rate, Ratio};
 
 use super::gate::{Adaptive, Breaker, Throttle};
 use super::outliers::Outliers;
+use super::tls::UpstreamTls;
 
 /// A named group of interchangeable endpoints and its policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Upstream {
     pub discover: Discover,
     /// What is spoken to it. Default `auto`.
     pub protocol: UpstreamProtocol,
+    /// TLS; `None` (not written, or `never`): endpoints are spoken to in clear.
+    pub tls: Option<UpstreamTls>,
     /// `None`: not written: 1 s, and 250 ms to a loopback endpoint.
     pub connect_timeout: Option<Duration>,
     /// Default `peak_ewma`.
@@ -62,7 +65,7 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
-    /// HTTP/1.1 until TLS brings ALPN; gRPC requests go over HTTP/2, which gRPC requires.
+    /// Over TLS what the endpoints choose (ALPN); in clear HTTP/1.1. gRPC requests go over HTTP/2, which gRPC requires.
     Auto,
 }
 

@@ -4,6 +4,7 @@
 //! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
 //! upstreams; [`tick`] looks at them. All of it runs on the control thread, apart from the workers.
 
+mod certificates;
 mod checks;
 mod compile;
 mod listen;
@@ -28,6 +29,7 @@ use crate::config::{Config, Loaded, Severity};
 use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
+pub use certificates::add_findings;
 pub use checks::UpstreamHealth;
 pub use compile::{compiled, health_settings};
 pub use listen::{Bound, Listeners};
@@ -97,6 +99,7 @@ pub struct Control {
     effective: RefCell<String>,
     listeners: RefCell<Listeners>,
     upstreams: RefCell<Upstreams>,
+    certificates: Rc<certificates::Certificates>,
     last_error: RefCell<Option<String>>,
     /// The text of the file as it was read last.
     read: RefCell<String>,
@@ -124,6 +127,7 @@ impl Control {
         snapshots: Arc<SnapshotCell>,
     ) -> Rc<Self> {
         let upstreams = Upstreams::new(metrics.clone());
+        let certificates = Rc::new(certificates::Certificates::new(metrics.clone()));
         Rc::new(Self {
             path,
             snapshots,
@@ -135,6 +139,7 @@ impl Control {
             effective: RefCell::default(),
             listeners: RefCell::default(),
             upstreams: RefCell::new(upstreams),
+            certificates,
             last_error: RefCell::default(),
             read: RefCell::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -209,10 +214,11 @@ impl Control {
             // Compiling has made series for what will not be.
             series::forget(&self.metrics, &config, &self.config());
         }
-        let (upstreams, listeners, snapshot) = planned?;
+        let (certificates, upstreams, listeners, snapshot) = planned?;
         // From here on nothing fails.
         let generation = snapshot.generation;
         let mut applied = Applied { generation, ..Applied::default() };
+        self.certificates.commit(certificates);
         self.upstreams.borrow_mut().commit(upstreams, &mut applied);
         self.snapshots.apply(snapshot);
         let workers = self.workers.len();
@@ -234,11 +240,18 @@ impl Control {
         &self,
         config: &Config,
         before: &Snapshot,
-    ) -> Result<(resolve::Plan, listen::Plan, Snapshot), ApplyError> {
+    ) -> Result<(certificates::Plan, resolve::Plan, listen::Plan, Snapshot), ApplyError> {
+        let certificates = self.certificates.plan(config)?;
         let listeners = self.listeners.borrow().plan(config, self.workers.len())?;
-        let upstreams = self.upstreams.borrow().plan(config)?;
-        let snapshot = compile::snapshot(config, &upstreams, &self.metrics, before)?;
-        Ok((upstreams, listeners, snapshot))
+        let upstreams = self.upstreams.borrow().plan(config, &certificates)?;
+        let planned = (&certificates, &upstreams);
+        let snapshot = compile::snapshot(config, planned, &self.metrics, before)?;
+        Ok((certificates, upstreams, listeners, snapshot))
+    }
+
+    /// Puts certificates in force whose files change, for ever. The control thread owns the task that runs this.
+    pub async fn watch_certificates(self: Rc<Self>) {
+        certificates::watch(Rc::clone(&self.certificates)).await;
     }
 
     /// True where `content` is what was read last, whether or not it took force.

@@ -12,10 +12,10 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 /// Quiet time after a change: an editor writes in several steps.
-const DEBOUNCE: Duration = Duration::from_millis(200);
+pub(super) const DEBOUNCE: Duration = Duration::from_millis(200);
 
 /// The file is read this often, whatever the notifications say.
-const POLL: Duration = Duration::from_secs(10);
+pub(super) const POLL: Duration = Duration::from_secs(10);
 
 /// Waits for changes of a file's content.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl FileWatch {
 }
 
 /// False for reading: our own look at the file would otherwise be the event that causes the next one.
-fn may_change(kind: EventKind) -> bool {
+pub(super) fn may_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
         _ => true,

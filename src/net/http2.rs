@@ -16,7 +16,9 @@ use crate::io::deferred_write::{DeferredWrite, PushingExecutor};
 use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 
-use super::{RequestHead, ResponseBody, SendFailure, UpstreamResponse, body_error, find_source};
+use super::{
+    MadeWith, RequestHead, ResponseBody, SendFailure, UpstreamResponse, body_error, find_source,
+};
 
 /// Flow control: one stream may have 1 MiB under way, a connection 4 MiB, so that no stream stalls the others at
 /// ordinary latencies while a stalled reader still bounds our memory.
@@ -33,6 +35,7 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 #[derive(Debug, Clone)]
 pub struct Http2 {
     send: http2::SendRequest<RequestBody>,
+    made_with: MadeWith,
     shared: Rc<Shared>,
 }
 
@@ -100,7 +103,18 @@ impl Http2 {
             .await;
             drop(held);
         });
-        Ok(Self { send, shared })
+        Ok(Self { send, made_with: None, shared })
+    }
+
+    /// The same, made with a set of certificates.
+    #[must_use]
+    pub fn made_with(self, made_with: MadeWith) -> Self {
+        Self { made_with, ..self }
+    }
+
+    /// When it takes no further request because its set was replaced.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.made_with.as_ref()?.ends_at(self.shared.made)
     }
 
     /// True when the connection has ended or is ending.

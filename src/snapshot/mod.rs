@@ -9,6 +9,7 @@ mod fault;
 mod hedging;
 mod mirror;
 mod rate_limit;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -29,6 +30,7 @@ pub use fault::FaultInjection;
 pub use hedging::Hedging;
 pub use mirror::{Mirror, MirrorTarget};
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
+pub use tls::ListenerTls;
 
 /// Everything in force.
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Traffic to the local application (true) or from it.
     pub inbound: bool,
+    /// TLS; `None`: callers are spoken to in clear.
+    pub tls: Option<ListenerTls>,
     /// What a peer may use.
     pub limits: ListenerLimits,
     /// Open connections over all workers; shared with the listener of the same name before a reload.

@@ -9,6 +9,7 @@ mod pool;
 mod queue;
 mod reuse;
 mod slot;
+mod tls;
 mod worker;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub use local::LocalUpstream;
 pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
 pub use slot::Slot;
+pub use tls::UpstreamTls;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -51,7 +53,7 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
-    /// HTTP/1.1, and HTTP/2 for gRPC.
+    /// What the endpoints choose under TLS, else HTTP/1.1; HTTP/2 for gRPC.
     Auto,
 }
 
@@ -103,6 +105,8 @@ pub struct Upstream {
     at_risk: AtomicU32,
     /// Who is taken out of traffic for failures; `None`: nobody.
     pub outliers: Option<Outliers>,
+    /// TLS; `None`: endpoints are spoken to in clear.
+    pub tls: Option<UpstreamTls>,
     endpoints: ArcSwap<EndpointSet>,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
@@ -132,6 +136,7 @@ impl Upstream {
             gate,
             balancer,
             outliers: None,
+            tls: None,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
             resolved: AtomicBool::new(false),
@@ -143,6 +148,12 @@ impl Upstream {
     #[must_use]
     pub fn with_outliers(self, outliers: Option<Outliers>) -> Self {
         Self { outliers, ..self }
+    }
+
+    /// The same, spoken to under TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<UpstreamTls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Unique in the process, for the workers' maps.

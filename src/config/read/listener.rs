@@ -9,7 +9,7 @@ use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::{Action, Direction, Listener, ListenerLimits, ListenerProtocol, RouteMatch};
 
-use super::{At, Fields, action};
+use super::{At, Fields, action, tls};
 
 /// Every listener, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Listener>> {
@@ -22,6 +22,7 @@ pub(super) fn defaults(at: At<'_>) -> Option<()> {
     let fields = at.fields(&keys::LISTENER_DEFAULTS)?;
     let protocol = protocol(&fields);
     fields.read("direction", |at| direction(&at));
+    fields.read("tls", tls::listener);
     limits(fields.get("limits"), protocol);
     Some(())
 }
@@ -35,10 +36,13 @@ fn one(at: &At<'_>) -> Option<Listener> {
     let by_address = if local { Direction::Outbound } else { Direction::Inbound };
     let direction = fields.read("direction", |at| direction(&at)).unwrap_or(by_address);
     let limits = limits(fields.get("limits"), protocol);
+    let tls = fields
+        .get("tls")
+        .and_then(|at| tls::listener(at).flatten().map(|tls| tls::complete_listener(&at, tls)));
     let routes =
         fields.required("routes").map(|at| routes(&at, name.unwrap_or_default(), protocol));
     let (name, bind, routes) = (name?.to_owned(), bind?, routes?);
-    Some(Listener { name, bind, protocol, direction, limits, routes })
+    Some(Listener { name, bind, protocol, direction, tls, limits, routes })
 }
 
 /// The key that names a listener or an upstream: a metric label, and part of paths and commands.

@@ -14,7 +14,7 @@ use crate::config::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
-use super::{At, Fields, gate, health, listener, outliers, top};
+use super::{At, Fields, gate, health, listener, outliers, tls, top};
 
 /// Every upstream, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
@@ -55,6 +55,7 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
         name,
         discover,
         protocol: protocol.unwrap_or(UpstreamProtocol::Auto),
+        tls: fields.read("tls", tls::upstream).flatten(),
         connect_timeout: fields.read("connect_timeout", |at| at.span_of_time()),
         balance: balance.map_or(Balance::PeakEwma, |(policy, _)| policy),
         panic: balance.and_then(|(_, panic)| panic).unwrap_or_else(half),

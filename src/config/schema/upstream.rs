@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::parts::{
     any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
 };
-use super::{Properties, gate, outliers};
+use super::{Properties, gate, outliers, tls};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -50,6 +50,7 @@ pub(super) fn upstream_keys() -> Properties {
         ),
         ("discover", "`dns://name:port`.", pattern("^dns://.+:[0-9]+$")),
         ("protocol", "What is spoken to it. Default auto.", words(&["http1", "http2", "auto"])),
+        ("tls", "TLS towards endpoints. Default never.", tls::upstream()),
         ("connect_timeout", "Default 1s, and 250ms to a loopback endpoint.", duration()),
         (
             "balance",
