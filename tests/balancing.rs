@@ -8,7 +8,7 @@ mod traffic;
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
 
-use support::{Connection, Proxy, Upstream, get, read_request};
+use support::{Connection, Proxy, Upstream, get, read_request, refusing};
 use traffic::{Gate, Setup, ok, pause};
 
 fn addresses(upstreams: &[Upstream]) -> Vec<SocketAddr> {
@@ -113,4 +113,41 @@ fn least_request_avoids_the_endpoint_that_is_busy() {
     assert_eq!(idle.requests().len(), before + 50);
     busy.open(1);
     assert_eq!(held.join().unwrap(), "late");
+}
+
+fn endpoint(upstream: &Upstream, keys: &str) -> String {
+    format!("{{ address: \"{}\", {keys} }}", upstream.address)
+}
+
+/// One worker, one upstream `articles` with `endpoints` and what `more` says of it; `top` at the top level.
+fn one_upstream(top: &str, endpoints: &[String], more: &str) -> String {
+    format!(
+        "admin: 127.0.0.1:0\nruntime: {{ workers: 1 }}\n{top}listeners:\n  outbound: {{ bind: \"127.0.0.1:0\", routes: [{{ \
+         to: articles }}] }}\nupstreams:\n  articles: {{ endpoints: [{}], {more} }}\n",
+        endpoints.join(", ")
+    )
+}
+
+fn shown(proxy: &Proxy) -> serde_json::Value {
+    let page = get(proxy.address("admin"), "/upstreams");
+    serde_json::from_str(&page.text()).unwrap()
+}
+
+#[test]
+fn a_second_priority_is_used_for_what_the_first_cannot_take() {
+    let (first, second) = (Upstream::ok("first"), Upstream::ok("second"));
+    let endpoints = [endpoint(&second, "priority: 1"), endpoint(&first, "priority: 0")];
+    let proxy = Proxy::start(&one_upstream("", &endpoints, "balance: random"));
+    ask(&proxy, 50);
+    assert_eq!((first.requests().len(), second.requests().len()), (50, 0));
+    let page = shown(&proxy);
+    assert_eq!(page[0]["priorities"][0]["share"], 1.0, "{page}");
+    assert_eq!(page[0]["endpoints"][0]["priority"], 1, "{page}");
+
+    // Nobody is where the first priority should be.
+    let absent = format!("{{ address: \"{}\" }}", refusing());
+    let endpoints = [endpoint(&second, "priority: 7"), absent];
+    let proxy = Proxy::start(&one_upstream("", &endpoints, "outliers: { eject: 5m }"));
+    ask(&proxy, 50);
+    assert_eq!(second.requests().len(), 50);
 }

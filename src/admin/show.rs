@@ -72,10 +72,7 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
             (name.to_owned(), json!({ "current": current, "maximum": maximum }))
         })
         .collect();
-    let source = match &managed.config.discover {
-        crate::config::Discover::Endpoints(_) => "endpoints".to_owned(),
-        crate::config::Discover::Dns { host, port } => format!("dns://{host}:{port}"),
-    };
+    let source = managed.config.discover.source();
     let endpoints: Vec<Value> = upstream
         .endpoints()
         .members()
@@ -87,6 +84,7 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
                 "address": endpoint.address.to_string(),
                 "health": super::health::endpoint(managed, endpoint.id, now),
                 "weight": member.weight,
+                "priority": member.priority,
                 "zone": endpoint.zone,
                 "labels": endpoint.labels,
                 "in_flight": endpoint.in_flight(),
@@ -107,6 +105,9 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         "limits": limits,
         "endpoints": endpoints,
     });
+    if let Some(priorities) = standing::priorities(&upstream.endpoints()) {
+        page["priorities"] = priorities;
+    }
     for (key, value) in gate::fields(&upstream.gate.view(now)) {
         page[key] = value;
     }

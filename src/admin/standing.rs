@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
+use crate::balance::endpoint_set::EndpointSet;
 
 use super::show::thousandths;
 
@@ -27,4 +28,11 @@ pub(super) fn add(shown: &mut Value, balancer: &Balancer, endpoint: &Endpoint, n
     if let Value::Object(shown) = shown {
         shown.extend(fields.map(|(name, value)| (name.to_owned(), value)));
     }
+}
+
+/// How much each priority gets; nothing where there is one only.
+pub(super) fn priorities(set: &EndpointSet) -> Option<Value> {
+    let one = |(priority, share)| json!({ "priority": priority, "share": thousandths(share) });
+    let all: Vec<Value> = set.priorities().map(one).collect();
+    (!all.is_empty()).then_some(Value::Array(all))
 }

@@ -9,7 +9,7 @@ use super::tried::Tried;
 use crate::base::rng::Rng;
 
 /// A set, seen by one pick: without what was tried, without what is not available, with slow start's shares.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Candidates<'a> {
     pub(super) set: &'a EndpointSet,
     pub(super) tried: &'a Tried,
@@ -40,7 +40,7 @@ impl Candidates<'_> {
         let state = endpoint.standing.load();
         let refused = match state.health {
             Health::Unknown | Health::Healthy => false,
-            Health::Unhealthy => !self.balancer.is_panicking(),
+            Health::Unhealthy => !self.set.is_panicking(),
             Health::Unproven => !self.balancer.uses_unproven(),
         };
         if refused {

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
+use super::parts::{self, Part};
 use super::standing::FULL;
 use crate::base::address::Address;
 use crate::base::endpoint::EndpointSpec;
@@ -34,6 +36,10 @@ pub struct EndpointSet {
     total: u64,
     /// Distance between turns of round robin.
     step: u64,
+    /// Its members by priority; empty where all have the same.
+    parts: Vec<Part>,
+    /// The verdict of [`super::Balancer::review`]: unhealthy members are used as well.
+    panicking: AtomicBool,
 }
 
 /// An endpoint in a set.
@@ -43,6 +49,8 @@ pub struct Member {
     pub endpoint: Arc<Endpoint>,
     /// Its relative share, 1..=1 000.
     pub weight: u32,
+    /// 0: first choice.
+    pub priority: u32,
     /// Mean weight of the set ÷ `weight`: 1 where all are equal.
     per_share: f64,
 }
@@ -80,17 +88,19 @@ impl EndpointSet {
                 endpoint.standing.ramp(now);
             }
             let weight = spec.weight.clamp(1, MAX_WEIGHT);
-            members.push(Member { endpoint, weight, per_share: 1.0 });
+            members.push(Member { endpoint, weight, priority: spec.priority, per_share: 1.0 });
         }
         known.values().for_each(|endpoint| endpoint.retire());
-        Self::of(members)
+        let parts = parts::split(&members);
+        Self { parts, ..Self::of(members) }
     }
 
-    fn of(mut members: Vec<Member>) -> Self {
+    /// A set without parts.
+    pub(super) fn of(mut members: Vec<Member>) -> Self {
         let total: u64 = members.iter().map(|member| u64::from(member.weight)).sum();
         let even = members.windows(2).all(|pair| pair[0].weight == pair[1].weight);
         if even {
-            return Self { members, ends: Vec::new(), total, step: 1 };
+            return Self { members, total, step: 1, ..Self::default() };
         }
         #[expect(clippy::cast_precision_loss, reason = "sums far below 2^53")]
         let mean = total as f64 / members.len() as f64;
@@ -101,7 +111,7 @@ impl EndpointSet {
             end += u64::from(member.weight);
             ends.push(end);
         }
-        Self { members, ends, total, step: golden_step(total) }
+        Self { members, ends, total, step: golden_step(total), ..Self::default() }
     }
 
     /// Its endpoints, in the order of the specs.
@@ -117,6 +127,20 @@ impl EndpointSet {
     /// True where there is none.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    /// Its members by priority; none where all have the same.
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// True while its unhealthy members are used.
+    pub(super) fn is_panicking(&self) -> bool {
+        self.panicking.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_panicking(&self, panics: bool) {
+        self.panicking.store(panics, Ordering::Relaxed);
     }
 
     /// Marks every endpoint retired: the upstream itself is gone.

@@ -1,7 +1,7 @@
 //! Which endpoint a request goes to.
 //!
 //! Reading order: [`endpoint`] (live state), `standing` (may it be picked), [`endpoint_set`] (the immutable set picked from),
-//! `candidates` (the set as one pick sees it), `two_choices`, then one file per policy. A pick allocates nothing, takes no
+//! `candidates` (the set as one pick sees it), `parts` and `overflow` (priorities), `two_choices`, then one file per policy, and `review`. A pick allocates nothing, takes no
 //! lock, and costs O(1) with equal weights, O(log n) with others; O(n) where so much is not available that a few draws do
 //! not find what is.
 
@@ -10,15 +10,19 @@ pub mod endpoint;
 pub mod endpoint_set;
 mod least_request;
 pub mod outliers;
+mod overflow;
+mod parts;
 mod peak_ewma;
 mod picked;
 mod random;
+mod review;
 mod round_robin;
 mod standing;
 mod tried;
 mod two_choices;
 mod view;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,9 +31,10 @@ use tokio::time::Instant;
 use self::candidates::Candidates;
 pub use self::picked::Picked;
 use self::picked::ProbePermit;
+pub use self::review::Counts;
 pub use self::tried::Tried;
 pub use self::view::{EjectionView, Place, View};
-use crate::balance::endpoint::Health;
+use crate::balance::endpoint::{Endpoint, Health};
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
 
@@ -50,13 +55,13 @@ pub enum Policy {
 #[derive(Debug)]
 pub struct Balancer {
     policy: Policy,
-    /// Whose turn it is, for round robin.
-    sequence: AtomicU64,
+    /// Whose turn it is, for round robin: in each part of a set, the last for all beyond.
+    turns: [AtomicU64; 8],
     /// The share of endpoints not unhealthy below which there is panic, `0.0..=1.0`; 0: never.
     panic_below: f64,
     /// How long an endpoint that joins or returns takes to its whole weight; `None`: it has it at once.
     slow_start: Option<Duration>,
-    /// The verdict of [`Balancer::review`].
+    /// The verdict of [`Balancer::review`]; each set, and each part of it, has its own.
     panicking: AtomicBool,
     /// Also of [`Balancer::review`]: endpoints whose first check has not ended are used.
     uses_unproven: AtomicBool,
@@ -79,7 +84,7 @@ impl Balancer {
     pub fn starting_at(policy: Policy, sequence: u64) -> Self {
         Self {
             policy,
-            sequence: AtomicU64::new(sequence),
+            turns: std::array::from_fn(|_| AtomicU64::new(sequence)),
             panic_below: PANIC_BELOW,
             slow_start: None,
             panicking: AtomicBool::new(false),
@@ -129,17 +134,16 @@ impl Balancer {
         let mut candidates =
             Candidates { set, tried, now, balancer: self, probes: first, reachable: !first };
         loop {
-            let mut index = self.choose(&candidates, rng);
-            if index.is_none() && candidates.reachable {
+            let mut chosen = self.choose(&candidates, rng);
+            if chosen.is_none() && candidates.reachable {
                 candidates.reachable = false;
-                index = self.choose(&candidates, rng);
+                chosen = self.choose(&candidates, rng);
             }
-            let index = index.or_else(|| {
+            let endpoint = chosen.or_else(|| {
                 // Every endpoint was tried: one of them again is better than none.
                 candidates.tried = &none;
                 self.choose(&candidates, rng)
             })?;
-            let endpoint = &set.members()[index].endpoint;
             if endpoint.standing.is_plain() {
                 return Some(Picked::new(endpoint, None, false));
             }
@@ -162,71 +166,42 @@ impl Balancer {
         let tried = &Tried::new();
         let candidates =
             Candidates { set, tried, now, balancer: self, probes: false, reachable: true };
-        (0..set.len()).any(|index| candidates.share(index) > 0)
+        let has_one = |candidates: &Candidates<'_>| {
+            (0..candidates.set.len()).any(|index| candidates.share(index) > 0)
+        };
+        match set.parts() {
+            [] => has_one(&candidates),
+            parts => parts.iter().any(|part| has_one(&Candidates { set: &part.set, ..candidates })),
+        }
     }
 
-    fn choose(&self, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {
+    fn choose<'a>(&self, candidates: &Candidates<'a>, rng: &mut Rng) -> Option<&'a Arc<Endpoint>> {
+        let set = candidates.set;
+        match set.parts() {
+            [] => {
+                let chosen = self.choose_within(candidates, &self.turns[0], rng)?;
+                Some(&set.members()[chosen].endpoint)
+            }
+            parts => self.choose_by_parts(candidates, parts, rng),
+        }
+    }
+
+    /// By the policy, in a set that has no parts.
+    fn choose_within(
+        &self,
+        candidates: &Candidates<'_>,
+        turns: &AtomicU64,
+        rng: &mut Rng,
+    ) -> Option<usize> {
         match self.policy {
             _ if candidates.set.is_empty() => None,
             _ if candidates.set.len() == 1 => (candidates.share(0) > 0).then_some(0),
             Policy::PeakEwma => peak_ewma::pick(candidates, rng),
             Policy::LeastRequest => least_request::pick(candidates, rng),
-            Policy::RoundRobin => round_robin::pick(&self.sequence, candidates, rng),
+            Policy::RoundRobin => round_robin::pick(turns, candidates, rng),
             Policy::Random => random::pick(candidates, rng),
         }
     }
-
-    /// Counts how the endpoints of `set` stand, ends slow starts that are over, and publishes whether there is panic.
-    ///
-    /// Panic looks at health alone: ejected endpoints are neither missed nor brought back by it. Endpoints whose first check
-    /// has not ended are used before unhealthy ones: where too few of the others work, or none is available.
-    pub fn review(&self, set: &EndpointSet, now: Instant) -> Counts {
-        let mut counts = Counts::default();
-        let (mut unhealthy, mut unproven, mut available) = (0_usize, 0_usize, false);
-        for member in set.members() {
-            let standing = &member.endpoint.standing;
-            standing.settle_ramp(now, self.slow_start);
-            let state = standing.load();
-            unhealthy += usize::from(state.health == Health::Unhealthy);
-            unproven += usize::from(state.health == Health::Unproven);
-            available |= state.is_available();
-            let count = match state.place(self.slow_start) {
-                Place::Ejected => &mut counts.ejected,
-                Place::Unhealthy => &mut counts.unhealthy,
-                Place::Unproven => &mut counts.unproven,
-                Place::SlowStart => &mut counts.slow_start,
-                Place::Ready => &mut counts.ready,
-            };
-            *count += 1;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "endpoints, far below 2^53")]
-        let too_few = |working: usize, of: usize| {
-            unhealthy > 0 && working as f64 / (of.max(1) as f64) < self.panic_below
-        };
-        let proven = set.len() - unproven;
-        let uses_unproven = !available || too_few(proven - unhealthy, proven);
-        counts.panic = too_few(set.len() - unhealthy, set.len());
-        self.panicking.store(counts.panic, Ordering::Relaxed);
-        self.uses_unproven.store(uses_unproven, Ordering::Relaxed);
-        counts
-    }
-}
-
-/// How the endpoints of a set stand; each is counted once, in the first that applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Out of traffic for failures.
-    pub ejected: usize,
-    /// Checks fail.
-    pub unhealthy: usize,
-    /// No check has ended yet.
-    pub unproven: usize,
-    /// In traffic with a part of their weight.
-    pub slow_start: usize,
-    /// In traffic.
-    pub ready: usize,
-    /// Unhealthy ones are used as well.
-    pub panic: bool,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod availability;
 mod failures;
+mod priorities;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

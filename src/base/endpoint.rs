@@ -11,6 +11,8 @@ pub struct EndpointSpec {
     pub address: Address,
     /// Relative share, 1..=1 000. Default 1.
     pub weight: u32,
+    /// 0: first choice. A larger one is used for what those before it cannot take. Default 0.
+    pub priority: u32,
     /// Where it stands. Default none.
     pub zone: Option<String>,
     /// What `subset` selects by. Default none.
@@ -18,8 +20,9 @@ pub struct EndpointSpec {
 }
 
 impl EndpointSpec {
-    /// An endpoint of weight 1 without zone and labels.
+    /// An endpoint of weight 1 and priority 0 without zone and labels.
     pub fn at(address: impl Into<Address>) -> Self {
-        Self { address: address.into(), weight: 1, zone: None, labels: BTreeMap::new() }
+        let address = address.into();
+        Self { address, weight: 1, priority: 0, zone: None, labels: BTreeMap::new() }
     }
 }

@@ -1,5 +1,6 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
+mod discover;
 mod gate;
 mod health;
 mod outliers;
@@ -14,8 +15,8 @@ use crate::base::units::format_duration;
 use super::node::{Node, Value};
 use super::source::Source;
 use super::{
-    AccessLog, Balance, Config, Direction, Discover, Listener, ListenerProtocol, LogFilter,
-    LogTarget, PoolIdle, Upstream, UpstreamProtocol,
+    AccessLog, Balance, Config, Direction, Listener, ListenerProtocol, LogFilter, LogTarget,
+    PoolIdle, Upstream, UpstreamProtocol,
 };
 use write::{Writer, list, quoted, text, unlimited};
 
@@ -202,16 +203,7 @@ fn one_upstream(
     identity: Option<&Node>,
 ) {
     w.section(&quoted(&upstream.name), |w| {
-        match &upstream.discover {
-            Discover::Dns { host, port } => {
-                let url = quoted(format_args!("dns://{host}:{port}"));
-                w.leaf("discover", url, below(node, "discover", ""));
-            }
-            Discover::Endpoints(endpoints) => {
-                let items = endpoints.iter().map(write::endpoint);
-                w.leaf("endpoints", list(items), below(node, "endpoints", ""));
-            }
-        }
+        discover::source(w, &upstream.discover, node);
         let protocol = match upstream.protocol {
             UpstreamProtocol::Http1 => "http1",
             UpstreamProtocol::Http2 => "http2",

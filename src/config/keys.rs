@@ -72,7 +72,9 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers" "tls"
     ] later ["subset"];
-    ENDPOINT = "an endpoint" ["address" "weight" "zone" "labels"] later [];
+    DISCOVER = "`discover`" ["dns"] later ["dns+srv" "consul" "k8s" "file" "xds" "original"];
+    DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
+    ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [

@@ -6,6 +6,7 @@
 
 mod defaults;
 mod diagnostic;
+mod discover;
 mod effective;
 mod expand;
 mod gate;
@@ -37,6 +38,7 @@ use crate::base::certificates::CertificateFiles;
 use crate::base::units::Ratio;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use discover::Discover;
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};
@@ -57,8 +59,8 @@ pub use shaping::{Fault, FaultAbort, FaultDelay, Hedge, RateLimit, RateLimitBy, 
 pub use source::{Position, Source, Span};
 pub use tls::{ClientCert, ListenerTls, PlainText, UpstreamTls};
 pub use upstream::{
-    Balance, Budget, Discover, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream,
-    UpstreamLimits, UpstreamProtocol,
+    Balance, Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
+    UpstreamProtocol,
 };
 
 /// A whole configuration file, valid.

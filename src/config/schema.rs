@@ -3,6 +3,7 @@
 //! Built by hand rather than derived: short and long forms, units, `unlimited` and `${}` are in the format, not in
 //! the types. What a schema cannot say (unknown upstreams, timeouts that contradict) only the loader tells.
 
+mod discover;
 mod gate;
 mod outliers;
 mod parts;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::base::endpoint::EndpointSpec;
 use crate::base::units::{Rate, Ratio};
 
+use super::discover::Discover;
 use super::gate::{Adaptive, Breaker, Throttle};
 use super::outliers::Outliers;
 use super::tls::UpstreamTls;
@@ -42,20 +42,6 @@ pub struct Upstream {
     pub health: Option<HealthCheck>,
     /// Who is taken out of traffic for failures; `None` is `never`.
     pub outliers: Option<Outliers>,
-}
-
-/// Where endpoints come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Discover {
-    /// `endpoints:`, at least one.
-    Endpoints(Vec<EndpointSpec>),
-    /// `discover: dns://host:port`.
-    Dns {
-        /// A name, lower case, without trailing dot.
-        host: String,
-        /// 1..=65535.
-        port: u16,
-    },
 }
 
 /// `protocol:` of an upstream.

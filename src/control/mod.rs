@@ -9,6 +9,7 @@ mod checks;
 mod compile;
 mod listen;
 mod outliers;
+mod providers;
 mod resolve;
 mod series;
 mod socket_file;

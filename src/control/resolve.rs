@@ -12,13 +12,13 @@ use crate::balance::endpoint::Health;
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
 use crate::config::{self, Discover};
-use crate::discovery::dns::{Dns, Resolver, TtlRange};
 use crate::discovery::{self, ErrorKind, Provider, ProviderStatus, Subscription};
 use crate::health::{CheckTls, Checks};
 use crate::metrics::Metrics;
 use crate::upstream::{Upstream, UpstreamTls};
 
 use super::checks::UpstreamHealth;
+use super::providers::Shared;
 use super::{Applied, ApplyError, certificates, compile};
 
 /// The upstreams in force, by name.
@@ -27,8 +27,8 @@ pub struct Upstreams {
     metrics: Metrics,
     checks: Rc<Checks>,
     managed: BTreeMap<String, Rc<Managed>>,
-    /// One for the process, made with the first name that has to be looked up.
-    resolver: Option<Arc<Resolver>>,
+    /// What providers have in common.
+    shared: Shared,
 }
 
 /// An upstream, what it was made from, and the task that keeps its endpoints up to date.
@@ -66,7 +66,7 @@ impl Drop for Managed {
 pub(super) struct Plan {
     planned: BTreeMap<String, Planned>,
     order: Vec<String>,
-    resolver: Option<Arc<Resolver>>,
+    shared: Shared,
 }
 
 #[derive(Debug)]
@@ -74,9 +74,9 @@ enum Planned {
     /// Unchanged.
     Keep(Rc<Managed>),
     /// The same upstream with other endpoints, or other checks of them.
-    Rediscover { from: Rc<Managed>, config: config::Upstream, dns: Option<Dns> },
+    Rediscover { from: Rc<Managed>, config: config::Upstream, provider: Option<Provider> },
     /// New, or changed in more than that.
-    Make { upstream: Arc<Upstream>, config: config::Upstream, dns: Option<Dns> },
+    Make { upstream: Arc<Upstream>, config: config::Upstream, provider: Option<Provider> },
 }
 
 impl Plan {
@@ -90,9 +90,12 @@ impl Plan {
         let order = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let planned = config.upstreams.iter().map(|wanted| {
             let upstream = Arc::new(compile::upstream(wanted, metrics, rng, now));
-            (wanted.name.clone(), Planned::Make { upstream, config: wanted.clone(), dns: None })
+            (
+                wanted.name.clone(),
+                Planned::Make { upstream, config: wanted.clone(), provider: None },
+            )
         });
-        Self { planned: planned.collect(), order, resolver: None }
+        Self { planned: planned.collect(), order, shared: Shared::default() }
     }
 
     /// The upstream of that name, as it will be.
@@ -119,7 +122,7 @@ impl Upstreams {
     /// None yet.
     pub(super) fn new(metrics: Metrics) -> Self {
         let checks = Rc::new(Checks::new(Rng::from_entropy()));
-        Self { metrics, checks, managed: BTreeMap::new(), resolver: None }
+        Self { metrics, checks, managed: BTreeMap::new(), shared: Shared::default() }
     }
 
     /// Compares the configuration with what is in force.
@@ -128,7 +131,7 @@ impl Upstreams {
         config: &config::Config,
         certificates: &certificates::Plan,
     ) -> Result<Plan, ApplyError> {
-        let mut resolver = self.resolver.clone();
+        let mut shared = self.shared.clone();
         let mut planned = BTreeMap::new();
         let (mut rng, now) = (Rng::from_entropy(), Instant::now());
         for wanted in &config.upstreams {
@@ -141,7 +144,7 @@ impl Upstreams {
                     Planned::Rediscover {
                         from: Rc::clone(managed),
                         config: wanted.clone(),
-                        dns: dns_of(wanted, &config.dns, &mut resolver)?,
+                        provider: shared.provider(wanted, config)?,
                     }
                 }
                 _ => Planned::Make {
@@ -150,13 +153,13 @@ impl Upstreams {
                             .with_tls(self.tls(wanted, certificates)),
                     ),
                     config: wanted.clone(),
-                    dns: dns_of(wanted, &config.dns, &mut resolver)?,
+                    provider: shared.provider(wanted, config)?,
                 },
             };
             planned.insert(wanted.name.clone(), plan);
         }
         let order = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        Ok(Plan { planned, order, resolver })
+        Ok(Plan { planned, order, shared })
     }
 
     fn tls(
@@ -170,20 +173,20 @@ impl Upstreams {
 
     /// Does it: starts and ends discovery, publishes written endpoints.
     pub(super) fn commit(&mut self, plan: Plan, applied: &mut Applied) {
-        self.resolver = plan.resolver;
+        self.shared = plan.shared;
         let mut before = std::mem::take(&mut self.managed);
         for (name, planned) in plan.planned {
             let old = before.remove(&name);
             let managed = match planned {
                 Planned::Keep(managed) => managed,
-                Planned::Rediscover { from, config, dns } => {
+                Planned::Rediscover { from, config, provider } => {
                     applied.upstreams_changed.push(name.clone());
-                    Rc::new(self.start(config, Arc::clone(&from.upstream), dns))
+                    Rc::new(self.start(config, Arc::clone(&from.upstream), provider))
                 }
-                Planned::Make { upstream, config, dns } => {
+                Planned::Make { upstream, config, provider } => {
                     applied.upstreams_changed.push(name.clone());
                     // Before the old one goes: checks that both want go on.
-                    let made = Rc::new(self.start(config, upstream, dns));
+                    let made = Rc::new(self.start(config, upstream, provider));
                     if let Some(old) = old {
                         old.upstream.retire();
                     }
@@ -202,17 +205,17 @@ impl Upstreams {
         &self,
         config: config::Upstream,
         upstream: Arc<Upstream>,
-        dns: Option<Dns>,
+        provider: Option<Provider>,
     ) -> Managed {
         let reported = RefCell::default();
         let health = self.start_checks(&config, &upstream);
         if let Discover::Endpoints(specs) = &config.discover {
             publish(&upstream, specs, health.as_deref());
         }
-        let Some(dns) = dns else {
+        let Some(provider) = provider else {
             return Managed { config, upstream, status: None, health, follow: None, reported };
         };
-        let subscription = discovery::spawn(Provider::Dns(dns), Rng::from_entropy());
+        let subscription = discovery::spawn(provider, Rng::from_entropy());
         let status = Some(Arc::clone(&subscription.status));
         let follow = follow(subscription, Arc::clone(&upstream), health.clone());
         let follow = Some(tokio::task::spawn_local(follow).abort_handle());
@@ -315,27 +318,6 @@ fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -> bool {
         (None, None) => true,
         _ => false,
     }
-}
-
-fn dns_of(
-    upstream: &config::Upstream,
-    dns: &config::Dns,
-    resolver: &mut Option<Arc<Resolver>>,
-) -> Result<Option<Dns>, ApplyError> {
-    let Discover::Dns { host, port } = &upstream.discover else { return Ok(None) };
-    let failed = |error: discovery::dns::ResolverError| ApplyError::Resolver {
-        upstream: upstream.name.clone(),
-        error: error.to_string(),
-    };
-    let resolver = match resolver {
-        Some(resolver) => Arc::clone(resolver),
-        None => {
-            let made = Arc::new(Resolver::new(&dns.servers, &dns.search).map_err(failed)?);
-            Arc::clone(resolver.insert(made))
-        }
-    };
-    let ttl = TtlRange::new(dns.ttl.0, dns.ttl.1);
-    Dns::new(host, *port, ttl, resolver).map(Some).map_err(failed)
 }
 
 fn publish(

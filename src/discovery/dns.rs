@@ -13,16 +13,14 @@ mod state;
 use std::sync::Arc;
 
 use hickory_resolver::proto::rr::Name;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
 
-use super::{Discovered, ProviderStatus, Standing};
+use super::publisher::Publisher;
 use crate::base::rng::Rng;
 
 pub use resolver::{Resolver, ResolverError};
+use state::DnsState;
 pub use state::TtlRange;
-use state::{DnsState, Next};
 
 /// `discover: dns://host:port`.
 #[derive(Debug, Clone)]
@@ -57,12 +55,7 @@ impl Dns {
     }
 
     /// Asks, publishes, waits; ends only by being aborted.
-    pub(super) async fn run(
-        self,
-        sender: watch::Sender<Discovered>,
-        status: Arc<ProviderStatus>,
-        mut rng: Rng,
-    ) {
+    pub(super) async fn run(self, publisher: Publisher, mut rng: Rng) {
         let mut state = DnsState::new(self.port, self.ttl);
         let mut settled = None;
         loop {
@@ -70,36 +63,8 @@ impl Dns {
             let now = Instant::now();
             let next = state.on_answer(now, answer, &mut rng);
             settled = name.or(settled).filter(|_| state.holds_addresses());
-            self.report(&next, &status, now);
-            if let Some(endpoints) = next.publish {
-                status.record_update();
-                let source = self.source();
-                sender.send_replace(Discovered { endpoints, source, updated: now, answered: true });
-            }
+            publisher.take(next.verdict, now);
             sleep_until(next.ask_at).await;
-        }
-    }
-
-    /// Counts what happened; logs it where it is not what happened last time too.
-    fn report(&self, next: &Next, status: &ProviderStatus, now: Instant) {
-        if matches!(next.standing, Standing::Fresh | Standing::Empty) {
-            status.record_success(now);
-        }
-        let error = next.trouble.as_ref().map(|trouble| trouble.text.as_str());
-        if let Some(trouble) = &next.trouble {
-            status.record_error(trouble.kind, trouble.text.clone(), now);
-        }
-        let before = status.set_standing(next.standing);
-        if before == next.standing {
-            return;
-        }
-        let source = &*self.source;
-        match next.standing {
-            Standing::Fresh if before == Standing::Unasked => {}
-            Standing::Fresh | Standing::Unasked => info!(source, "discovery works again"),
-            Standing::Stale => warn!(source, error, "discovery fails, the last good set is kept"),
-            Standing::Empty => warn!(source, error, "discovery says that there are no endpoints"),
-            Standing::Failing => warn!(source, error, "discovery fails, no endpoints are known"),
         }
     }
 }

@@ -5,10 +5,15 @@
 //! lost delta is wrong for ever) and a polled `discover()` (a provider that is told of changes would have to wait).
 //!
 //! A provider never takes endpoints away because it could not ask: an error keeps the last good set, is counted in
-//! [`ProviderStatus`], and is logged once per change of [`Standing`].
+//! [`ProviderStatus`], and is logged once per change of [`Standing`]. That rule is `last_good`'s, its effects are
+//! `publisher`'s; a provider itself only asks, and says what it was told.
 
+mod backoff;
 pub mod dns;
 pub mod fixed;
+#[cfg_attr(not(test), expect(dead_code, reason = "for sources that are told of whole sets"))]
+mod last_good;
+mod publisher;
 mod status;
 
 use std::sync::Arc;
@@ -20,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::base::endpoint::EndpointSpec;
 use crate::base::rng::Rng;
 
+use publisher::Publisher;
 pub use status::{ErrorKind, LastError, ProviderStatus, Standing};
 
 /// What a provider knows of an upstream's endpoints.
@@ -58,12 +64,12 @@ pub struct Subscription {
     pub updates: watch::Receiver<Discovered>,
     /// For metrics and the admin page.
     pub status: Arc<ProviderStatus>,
-    _publisher: Publisher,
+    _running: Running,
 }
 
 /// What keeps the channel open for as long as the subscription lives.
 #[derive(Debug)]
-enum Publisher {
+enum Running {
     /// Nothing more to say.
     Silent { _sender: watch::Sender<Discovered> },
     /// A task which holds the sender.
@@ -76,16 +82,24 @@ enum Publisher {
 pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
     let now = Instant::now();
     let status = Arc::new(ProviderStatus::new(now));
+    // One arm for each provider that asks; a written set has nobody to ask.
     match provider {
         Provider::Fixed(fixed) => {
             let (sender, updates) = watch::channel(fixed.answer(now, &status));
-            Subscription { updates, status, _publisher: Publisher::Silent { _sender: sender } }
+            Subscription { updates, status, _running: Running::Silent { _sender: sender } }
         }
-        Provider::Dns(dns) => {
-            let (sender, updates) = watch::channel(Discovered::unanswered(dns.source(), now));
-            let task = tokio::spawn(dns.run(sender, status.clone(), rng));
-            let handle = AbortOnDropHandle::new(task);
-            Subscription { updates, status, _publisher: Publisher::Task { _handle: handle } }
-        }
+        Provider::Dns(dns) => start(dns.source(), status, |publisher| dns.run(publisher, rng)),
     }
+}
+
+/// Starts the task of a provider, with a channel that says "not known yet".
+fn start<F: Future<Output = ()> + Send + 'static>(
+    source: Arc<str>,
+    status: Arc<ProviderStatus>,
+    run: impl FnOnce(Publisher) -> F,
+) -> Subscription {
+    let (sender, updates) = watch::channel(Discovered::unanswered(source.clone(), Instant::now()));
+    let task = tokio::spawn(run(Publisher::new(source, sender, Arc::clone(&status))));
+    let handle = AbortOnDropHandle::new(task);
+    Subscription { updates, status, _running: Running::Task { _handle: handle } }
 }

@@ -47,16 +47,30 @@ pub enum ErrorKind {
     ServFail,
     /// No answer in time.
     Timeout,
-    /// The name exists and has no address (NODATA).
+    /// There are no endpoints: the name has no address (NODATA), the list no entry.
     Empty,
-    /// Refused, unreachable, malformed.
+    /// The source could not be connected to, or broke off.
+    Unreachable,
+    /// The source did not let us in, or would not say.
+    Denied,
+    /// The answer could not be understood.
+    Malformed,
+    /// Anything else that the source refuses or fails with.
     Other,
 }
 
 impl ErrorKind {
     /// Every kind, in the order of the enum.
-    pub const ALL: &'static [Self] =
-        &[Self::NxDomain, Self::ServFail, Self::Timeout, Self::Empty, Self::Other];
+    pub const ALL: &'static [Self] = &[
+        Self::NxDomain,
+        Self::ServFail,
+        Self::Timeout,
+        Self::Empty,
+        Self::Unreachable,
+        Self::Denied,
+        Self::Malformed,
+        Self::Other,
+    ];
 
     /// The word in logs and metric labels.
     pub const fn word(self) -> &'static str {
@@ -65,6 +79,9 @@ impl ErrorKind {
             Self::ServFail => "servfail",
             Self::Timeout => "timeout",
             Self::Empty => "empty",
+            Self::Unreachable => "unreachable",
+            Self::Denied => "denied",
+            Self::Malformed => "malformed",
             Self::Other => "other",
         }
     }

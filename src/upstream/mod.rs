@@ -168,6 +168,8 @@ impl Upstream {
 
     /// Replaces the set. Requests in flight finish where they are. Called by the control thread only.
     pub fn publish(&self, set: EndpointSet, now: Instant) {
+        // Before it is picked from: a pick must not see a set that nothing was decided of.
+        self.balancer.review(&set, now);
         self.endpoints.store(Arc::new(set));
         self.review(now);
         self.resolved.store(true, Ordering::Release);

@@ -113,6 +113,9 @@ pub(super) fn unlimited(value: Option<impl Display>) -> String {
 pub(super) fn endpoint(endpoint: &EndpointSpec) -> String {
     let mut fields = vec![format!("address: {}", quoted(&endpoint.address))];
     fields.push(format!("weight: {}", endpoint.weight));
+    if endpoint.priority > 0 {
+        fields.push(format!("priority: {}", endpoint.priority));
+    }
     fields.extend(endpoint.zone.as_ref().map(|zone| format!("zone: {}", text(zone))));
     if !endpoint.labels.is_empty() {
         let pairs = endpoint.labels.iter().map(|(k, v)| format!("{}: {}", text(k), text(v)));

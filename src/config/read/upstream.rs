@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::endpoint::EndpointSpec;
 use crate::base::units::{Rate, Ratio};
-use crate::config::diagnostic::{Diagnostic, nearest};
+use crate::config::diagnostic::Diagnostic;
 use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::outliers::{Outliers, half};
@@ -14,7 +14,7 @@ use crate::config::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
-use super::{At, Fields, gate, health, listener, outliers, tls, top};
+use super::{At, Fields, discover, gate, health, listener, outliers, tls};
 
 /// Every upstream, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
@@ -34,7 +34,7 @@ fn one(at: &At<'_>) -> Option<Upstream> {
     let fields = at.fields(&keys::UPSTREAM)?;
     let source = fields.exactly_one(&["endpoints", "discover"]);
     let discover = source.and_then(|at| match at.path.steps().last() {
-        Some(crate::config::node::Step::Key("discover")) => discover(&at),
+        Some(crate::config::node::Step::Key("discover")) => discover::discover(&at),
         _ => endpoints(&at),
     });
     let absent = Discover::Endpoints(Vec::new());
@@ -72,52 +72,6 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
     }
 }
 
-fn discover(at: &At<'_>) -> Option<Discover> {
-    const LATER: [&str; 6] = ["dns+srv", "consul", "k8s", "file", "xds", "original"];
-    const RIGHT: &str = "write `dns://name:port`";
-    let later = |scheme: &str| {
-        let message = format!("`discover: {scheme}` is not supported by this version yet");
-        at.push(at.error("unsupported-key", message).label(RIGHT));
-    };
-    if let Value::Map(entries) = &at.node.value {
-        match entries.first() {
-            Some(entry) if LATER.contains(&entry.key.as_str()) => later(&entry.key),
-            _ => at.wrong_type("a URL such as `dns://name:port`"),
-        }
-        return None;
-    }
-    let text = at.text()?;
-    let Some((scheme, rest)) = text.split_once("://") else {
-        at.bad_value(text, RIGHT);
-        return None;
-    };
-    if LATER.contains(&scheme) {
-        later(scheme);
-        return None;
-    }
-    if scheme != "dns" {
-        let right = match nearest(scheme, ["dns"].into_iter().chain(LATER)) {
-            Some(meant) => format!("did you mean `{meant}://`?"),
-            None => RIGHT.to_owned(),
-        };
-        at.bad_value(text, &right);
-        return None;
-    }
-    at.parsed(|_| dns_name(rest))
-}
-
-fn dns_name(rest: &str) -> Result<Discover, &'static str> {
-    let (host, port) =
-        rest.rsplit_once(':').ok_or("the port is missing: write `dns://name:port`")?;
-    let port = port.parse().ok().filter(|port| *port != 0);
-    let port = port.ok_or("the port is a number from 1 to 65535")?;
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    if address.parse::<std::net::IpAddr>().is_ok() {
-        return Err("an IP address needs no DNS: write `endpoints: [address:port]`");
-    }
-    Ok(Discover::Dns { host: top::host_name(host)?, port })
-}
-
 fn endpoints(at: &At<'_>) -> Option<Discover> {
     let items = at.list("a list of addresses, such as `[127.0.0.1:5001]`")?;
     if items.is_empty() {
@@ -144,12 +98,14 @@ fn endpoint(at: &At<'_>) -> Option<EndpointSpec> {
     }
     let fields = at.fields(&keys::ENDPOINT)?;
     let weight = fields.read("weight", |at| at.number(1..=1_000));
+    let priority = fields.read("priority", |at| at.number(0..=65_535));
     let zone = fields.read("zone", |at| at.text().map(str::to_owned));
     let labels = fields.read("labels", labels);
     let address = address(&fields.required("address")?)?;
     Some(EndpointSpec {
         address,
         weight: weight.unwrap_or(1),
+        priority: priority.unwrap_or(0),
         zone,
         labels: labels.unwrap_or_default(),
     })

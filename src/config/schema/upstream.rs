@@ -4,10 +4,8 @@ mod health;
 
 use serde_json::{Value, json};
 
-use super::parts::{
-    any_of, duration, integer, map_of, object, pattern, rate, share, text, unlimited_or, words,
-};
-use super::{Properties, gate, outliers, tls};
+use super::parts::{any_of, duration, integer, object, rate, share, unlimited_or, words};
+use super::{Properties, discover, gate, outliers, tls};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -16,19 +14,6 @@ pub(super) fn upstream() -> Value {
 }
 
 pub(super) fn upstream_keys() -> Properties {
-    let endpoint = any_of(vec![
-        text(),
-        object(
-            "an endpoint",
-            &["address"],
-            vec![
-                ("address", "`127.0.0.1:5001`, `[::1]:5001` or `unix:/run/app.sock`.", text()),
-                ("weight", "Relative share, 1 to 1000. Default 1.", integer(1, 1_000)),
-                ("zone", "Where it stands.", text()),
-                ("labels", "Free words about it.", map_of(text())),
-            ],
-        ),
-    ]);
     let policies = || words(&["peak_ewma", "least_request", "round_robin", "random"]);
     let balance = object(
         "`balance`",
@@ -43,12 +28,12 @@ pub(super) fn upstream_keys() -> Properties {
         ],
     );
     let mut keys = vec![
+        ("endpoints", "A fixed list of addresses.", discover::endpoints()),
         (
-            "endpoints",
-            "A fixed list of addresses.",
-            json!({ "type": "array", "minItems": 1, "items": endpoint }),
+            "discover",
+            "Where endpoints are found: a URL, or a map with one key.",
+            discover::discover(),
         ),
-        ("discover", "`dns://name:port`.", pattern("^dns://.+:[0-9]+$")),
         ("protocol", "What is spoken to it. Default auto.", words(&["http1", "http2", "auto"])),
         ("tls", "TLS towards endpoints. Default never.", tls::upstream()),
         ("connect_timeout", "Default 1s, and 250ms to a loopback endpoint.", duration()),

@@ -1,6 +1,6 @@
 //! `health` of an upstream.
 
-use crate::config::{self, Discover, HealthProbe, UpstreamProtocol};
+use crate::config::{self, HealthProbe, UpstreamProtocol};
 use crate::health::{Check, Probe};
 use crate::policy::health::HealthSettings;
 
@@ -17,14 +17,11 @@ pub(in crate::control) fn health(config: &config::Upstream) -> Option<Check> {
         },
         HealthProbe::Grpc { service } => Probe::Grpc { service: service.as_str().into() },
     };
-    let host = match (&health.host, &config.discover, &health.probe) {
+    let host = match (&health.host, &health.probe) {
         // Not sent: it must not make two checks of one.
-        (_, _, HealthProbe::Tcp) => None,
-        (Some(host), _, _) => Some(host.as_str().into()),
-        // As callers write it: without the port that `http` has by itself.
-        (None, Discover::Dns { host, port: 80 }, _) => Some(host.as_str().into()),
-        (None, Discover::Dns { host, port }, _) => Some(format!("{host}:{port}").into()),
-        (None, Discover::Endpoints(_), _) => None,
+        (_, HealthProbe::Tcp) => None,
+        (Some(host), _) => Some(host.as_str().into()),
+        (None, _) => config.discover.host().map(Into::into),
     };
     Some(Check { probe, host, tls: None, settings: settings(health) })
 }

@@ -5,7 +5,8 @@
 //! - **Failures** (SERVFAIL, timeouts, refusals) say nothing about the endpoints: the last good set is kept without a
 //!   limit, and the next question follows a backoff.
 //! - **Negative answers** (NXDOMAIN, NODATA) say that there are none, and empty the set once [`CONFIRMATIONS`] of them
-//!   came in a row.
+//!   came in a row. They are a negative TTL apart, so that a cache between us and the name server cannot confirm
+//!   itself.
 //!
 //! All this holds for each family (A, AAAA) by itself: where AAAA answers and A fails, the A addresses stay. A family
 //! that always fails, beside one that answers, is counted and otherwise ignored: name servers that drop AAAA questions
@@ -17,20 +18,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::super::backoff::backoff;
+pub(super) use super::super::last_good::Trouble;
+use super::super::last_good::{CONFIRMATIONS, Verdict};
 use super::super::{ErrorKind, Standing};
 use crate::base::endpoint::EndpointSpec;
 use crate::base::rng::Rng;
-
-/// Negative answers in a row that empty a set.
-///
-/// One is too few: a name server that has just started, or a secondary that lags, denies names which it knows a moment
-/// later, and an emptied set fails every request. More than a few is too slow for a service that was really removed.
-/// They are a negative TTL apart, so that a cache between us and the name server cannot confirm itself.
-pub(super) const CONFIRMATIONS: u32 = 3;
-
-/// The first wait after a failure is 1 s to 2 s; the upper bound doubles up to 30 s, the lower stays.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// Share of a TTL by which the next question comes earlier or later, so that sidecars which started together do not ask
 /// together for ever.
@@ -72,14 +65,6 @@ impl Default for TtlRange {
     }
 }
 
-/// Something that was wrong with an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
-    pub(super) kind: ErrorKind,
-    /// One line for people.
-    pub(super) text: String,
-}
-
 /// What one family of addresses was answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FamilyAnswer {
@@ -101,14 +86,10 @@ pub(super) struct Answer {
 /// What to do after an answer.
 #[derive(Debug)]
 pub(super) struct Next {
-    /// The set to publish; `None`: it is the one that was published last.
-    pub(super) publish: Option<Arc<[EndpointSpec]>>,
+    /// What it changes.
+    pub(super) verdict: Verdict,
     /// When to ask again.
     pub(super) ask_at: Instant,
-    /// What to count and to show.
-    pub(super) trouble: Option<Trouble>,
-    /// How far the set can be trusted now.
-    pub(super) standing: Standing,
 }
 
 /// The memory of one name.
@@ -155,7 +136,7 @@ impl DnsState {
             if positive || !troubled || self.published.is_some() { self.changed() } else { None };
         let negative = found.negative.filter(|_| !positive);
         let trouble = found.failure.or(negative);
-        Next { publish, ask_at, trouble, standing }
+        Next { verdict: Verdict { publish, trouble, standing }, ask_at }
     }
 
     /// How long to wait before the next question.
@@ -184,13 +165,6 @@ impl DnsState {
         self.published = Some(set);
         Some(endpoints)
     }
-}
-
-/// Uniform between [`BACKOFF_MIN`] and a bound that doubles with each miss from 2 s to [`BACKOFF_MAX`].
-fn backoff(misses: u32, rng: &mut Rng) -> Duration {
-    // Beyond 2^5 s the bound is BACKOFF_MAX anyway.
-    let bound = (BACKOFF_MIN * (1 << misses.min(5))).min(BACKOFF_MAX);
-    BACKOFF_MIN + rng.duration_up_to(bound.saturating_sub(BACKOFF_MIN))
 }
 
 /// A or AAAA. Invariant: `addresses` are sorted and unique.

@@ -54,12 +54,13 @@ fn play(steps: impl IntoIterator<Item = Step>) {
     for (index, step) in steps.into_iter().enumerate() {
         let next = state.on_answer(now, step.answer, &mut rng);
         let published = next
+            .verdict
             .publish
             .map(|set| set.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>());
         let expected = step.publishes.map(|set| set.iter().map(ToString::to_string).collect());
         assert_eq!(published, expected, "step {index}");
-        assert_eq!(next.standing, step.standing, "step {index}");
-        assert_eq!(next.trouble.map(|trouble| trouble.kind), step.counts, "step {index}");
+        assert_eq!(next.verdict.standing, step.standing, "step {index}");
+        assert_eq!(next.verdict.trouble.map(|trouble| trouble.kind), step.counts, "step {index}");
         let wait = next.ask_at - now;
         assert!(step.waits.contains(&wait.as_secs_f64()), "step {index}: {wait:?}");
         now = next.ask_at;
@@ -323,7 +324,7 @@ async fn random_walks_hold_the_invariants() {
 
             let holds = [expected(&v4), expected(&v6)].concat();
             assert_eq!(state.holds_addresses(), !holds.is_empty(), "{at}");
-            if let Some(set) = next.publish {
+            if let Some(set) = next.verdict.publish {
                 let ips = set.iter().map(|endpoint| match endpoint.address {
                     crate::base::address::Address::Tcp(address) => address.ip(),
                     ref other => panic!("{at}: {other}"),
@@ -333,8 +334,8 @@ async fn random_walks_hold_the_invariants() {
                 published = set;
             }
             assert_eq!(published.clone().unwrap_or_default(), holds, "{at}");
-            let empty = matches!(next.standing, Standing::Empty | Standing::Failing);
-            assert_eq!(empty, holds.is_empty(), "{at}: {:?}", next.standing);
+            let empty = matches!(next.verdict.standing, Standing::Empty | Standing::Failing);
+            assert_eq!(empty, holds.is_empty(), "{at}: {:?}", next.verdict.standing);
             let wait = next.ask_at - now;
             assert!((SECOND..=SECOND * 45).contains(&wait), "{at}: {wait:?}");
             now = next.ask_at;

@@ -1,0 +1,37 @@
+//! `endpoints:` and `discover:` of an upstream: one variant for each provider.
+
+use crate::base::endpoint::EndpointSpec;
+
+/// Where endpoints come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discover {
+    /// `endpoints:`, at least one.
+    Endpoints(Vec<EndpointSpec>),
+    /// `discover: dns://host:port`.
+    Dns {
+        /// A name, lower case, without trailing dot.
+        host: String,
+        /// 1..=65535.
+        port: u16,
+    },
+}
+
+impl Discover {
+    /// How logs and pages call it: `endpoints`, or the URL of `discover:`.
+    pub fn source(&self) -> String {
+        match self {
+            Self::Endpoints(_) => "endpoints".to_owned(),
+            Self::Dns { host, port } => format!("dns://{host}:{port}"),
+        }
+    }
+
+    /// The name that callers of these endpoints know, as `Host` has it; `None`: there is no such name.
+    pub fn host(&self) -> Option<String> {
+        match self {
+            // As callers write it: without the port that `http` has by itself.
+            Self::Dns { host, port: 80 } => Some(host.clone()),
+            Self::Dns { host, port } => Some(format!("{host}:{port}")),
+            Self::Endpoints(_) => None,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `endpoints` and `discover` of an upstream: one entry for each provider.
+
+use serde_json::{Value, json};
+
+use super::parts::{any_of, integer, map_of, object, pattern, text};
+
+pub(super) fn endpoints() -> Value {
+    let endpoint = any_of(vec![
+        text(),
+        object(
+            "an endpoint",
+            &["address"],
+            vec![
+                ("address", "`127.0.0.1:5001`, `[::1]:5001` or `unix:/run/app.sock`.", text()),
+                ("weight", "Relative share, 1 to 1000. Default 1.", integer(1, 1_000)),
+                (
+                    "priority",
+                    "0 is used first, the next for what it cannot take. Default 0.",
+                    integer(0, 65_535),
+                ),
+                ("zone", "Where it stands.", text()),
+                ("labels", "Free words about it.", map_of(text())),
+            ],
+        ),
+    ]);
+    json!({ "type": "array", "minItems": 1, "items": endpoint })
+}
+
+pub(super) fn discover() -> Value {
+    let mut long = object(
+        "`discover`",
+        &[],
+        vec![(
+            "dns",
+            "A and AAAA records of a name.",
+            object(
+                "`discover.dns`",
+                &["host", "port"],
+                vec![
+                    ("host", "The name; the search domains of `dns` apply.", text()),
+                    ("port", "Of every address.", integer(1, 65_535)),
+                ],
+            ),
+        )],
+    );
+    long["minProperties"] = json!(1);
+    long["maxProperties"] = json!(1);
+    any_of(vec![pattern("^dns://.+:[0-9]+$"), long])
+}

@@ -1,0 +1,46 @@
+//! From `discover:` to a provider: one arm each.
+
+use std::sync::Arc;
+
+use crate::config::{self, Config, Discover};
+use crate::discovery::Provider;
+use crate::discovery::dns::{Dns, Resolver, ResolverError, TtlRange};
+
+use super::ApplyError;
+
+/// What providers of one kind have in common. Cheap to clone: a plan that is not carried out leaves no trace.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shared {
+    /// One for the process, made with the first name that has to be looked up.
+    resolver: Option<Arc<Resolver>>,
+}
+
+impl Shared {
+    /// Who finds the endpoints of `upstream`; `None` where they are written.
+    pub(super) fn provider(
+        &mut self,
+        upstream: &config::Upstream,
+        config: &Config,
+    ) -> Result<Option<Provider>, ApplyError> {
+        let failed = |error: ResolverError| ApplyError::Resolver {
+            upstream: upstream.name.clone(),
+            error: error.to_string(),
+        };
+        Ok(match &upstream.discover {
+            Discover::Endpoints(_) => None,
+            Discover::Dns { host, port } => {
+                let resolver = self.resolver(&config.dns).map_err(failed)?;
+                let ttl = TtlRange::new(config.dns.ttl.0, config.dns.ttl.1);
+                Some(Provider::Dns(Dns::new(host, *port, ttl, resolver).map_err(failed)?))
+            }
+        })
+    }
+
+    fn resolver(&mut self, dns: &config::Dns) -> Result<Arc<Resolver>, ResolverError> {
+        if let Some(resolver) = &self.resolver {
+            return Ok(Arc::clone(resolver));
+        }
+        let made = Arc::new(Resolver::new(&dns.servers, &dns.search)?);
+        Ok(Arc::clone(self.resolver.insert(made)))
+    }
+}

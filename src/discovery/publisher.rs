@@ -1,0 +1,65 @@
+//! What a provider's task says to the world: sets, counts, and one line of the log for each change of standing.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::last_good::Verdict;
+use super::{Discovered, ProviderStatus, Standing};
+
+/// The sending side of a subscription.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    source: Arc<str>,
+    sender: watch::Sender<Discovered>,
+    status: Arc<ProviderStatus>,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        source: Arc<str>,
+        sender: watch::Sender<Discovered>,
+        status: Arc<ProviderStatus>,
+    ) -> Self {
+        Self { source, sender, status }
+    }
+
+    /// Counts what happened, logs it where it is not what happened last time too, and publishes the set if there is one.
+    pub(super) fn take(&self, verdict: Verdict, now: Instant) {
+        let Verdict { publish, trouble, standing } = verdict;
+        if matches!(standing, Standing::Fresh | Standing::Empty) {
+            self.status.record_success(now);
+        }
+        self.log(standing, trouble.as_ref().map(|trouble| trouble.text.as_str()));
+        if let Some(trouble) = trouble {
+            self.status.record_error(trouble.kind, trouble.text, now);
+        }
+        if let Some(endpoints) = publish {
+            self.status.record_update();
+            let source = Arc::clone(&self.source);
+            self.sender.send_replace(Discovered {
+                endpoints,
+                source,
+                updated: now,
+                answered: true,
+            });
+        }
+    }
+
+    fn log(&self, standing: Standing, error: Option<&str>) {
+        let before = self.status.set_standing(standing);
+        if before == standing {
+            return;
+        }
+        let source = &*self.source;
+        match standing {
+            Standing::Fresh if before == Standing::Unasked => {}
+            Standing::Fresh | Standing::Unasked => info!(source, "discovery works again"),
+            Standing::Stale => warn!(source, error, "discovery fails, the last good set is kept"),
+            Standing::Empty => warn!(source, error, "discovery says that there are no endpoints"),
+            Standing::Failing => warn!(source, error, "discovery fails, no endpoints are known"),
+        }
+    }
+}
