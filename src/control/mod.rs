@@ -4,6 +4,7 @@
 //! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
 //! upstreams; [`tick`] looks at them. All of it runs on the control thread, apart from the workers.
 
+mod applied;
 mod certificates;
 mod checks;
 mod compile;
@@ -30,6 +31,7 @@ use crate::config::{Config, Loaded, Severity};
 use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
+pub use applied::Applied;
 pub use certificates::add_findings;
 pub use checks::UpstreamHealth;
 pub use compile::{compiled, health_settings};
@@ -67,23 +69,6 @@ pub enum ApplyError {
     /// A part that `check` should have refused; names it.
     #[error("{0}")]
     Invalid(String),
-}
-
-/// What a reload has changed, for the log and for whoever asked for it.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// The number now in force.
-    pub generation: u64,
-    /// Listeners that were bound.
-    pub listeners_bound: Vec<String>,
-    /// Listeners whose sockets were closed.
-    pub listeners_closed: Vec<String>,
-    /// Upstreams that are new or were changed.
-    pub upstreams_changed: Vec<String>,
-    /// Upstreams that are gone.
-    pub upstreams_removed: Vec<String>,
-    /// Keys whose change takes force only with a restart.
-    pub needs_restart: Vec<&'static str>,
 }
 
 /// The control thread's state.
@@ -199,7 +184,7 @@ impl Control {
         let before = Rc::clone(&self.config.borrow());
         let mut applied = self.apply(Rc::new(config.clone())).await?;
         log_warnings(&loaded);
-        applied.needs_restart = needs_restart(&before, config);
+        applied.needs_restart = applied::needs_restart(&before, config);
         self.effective.replace(loaded.effective_yaml());
         Ok(applied)
     }
@@ -388,16 +373,4 @@ pub fn log_warnings(loaded: &Loaded) {
             "configuration warning"
         );
     }
-}
-
-/// What a running process cannot change.
-fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("admin", before.admin != after.admin),
-        ("runtime.workers", before.runtime.workers != after.runtime.workers),
-        ("access_log.to", before.access_log.to != after.access_log.to),
-        ("metrics.buckets", before.metrics != after.metrics),
-        ("dns", before.dns != after.dns),
-    ];
-    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

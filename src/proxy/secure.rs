@@ -29,9 +29,22 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\
 /// What a connection under TLS was made with.
 #[derive(Debug)]
 pub(super) struct Secured {
-    pub(super) generation: Arc<Generation<Arc<ServerConfig>>>,
+    generation: Arc<Generation<Arc<ServerConfig>>>,
+    made: Instant,
     /// HTTP/2 was agreed on, or HTTP/1; `None`: nothing was.
     pub(super) http2: Option<bool>,
+}
+
+impl Secured {
+    /// When the connection has to be asked to end, because its certificates were replaced.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        self.generation.ends_at(self.made)
+    }
+
+    /// When it has to end although its peer may be about to send a request.
+    pub(super) fn closes_at(&self) -> Option<Instant> {
+        self.generation.closes_at()
+    }
 }
 
 /// Begins TLS on a connection: what is behind it, and what it was made with; nothing where the listener serves connections in
@@ -95,7 +108,7 @@ async fn open(
     let generation = tls.server.current();
     let stream = handshake::accept(Arc::clone(&generation.value), socket_again(socket)).await?;
     let http2 = handshake::agreed_http2(stream.get_ref().1);
-    Ok((Socket::from_tls(stream), Some(Secured { generation, http2 })))
+    Ok((Socket::from_tls(stream), Some(Secured { generation, made: Instant::now(), http2 })))
 }
 
 fn failed(accepted: &Accepted, tls: &ListenerTls, error: &HandshakeError) {

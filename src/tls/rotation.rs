@@ -41,6 +41,11 @@ impl<T> Generation<T> {
         Some(replaced + DRAIN.mul_f64(share))
     }
 
+    /// When even a connection that nobody uses has to end; `None` while its set is in force.
+    pub fn closes_at(&self) -> Option<Instant> {
+        self.replaced.get().map(|replaced| *replaced + DRAIN)
+    }
+
     /// True once another has taken its place.
     pub fn is_replaced(&self) -> bool {
         self.replaced.get().is_some()
