@@ -139,7 +139,7 @@ mod tests {
             params.not_before = rcgen::date_time_ymd(2020, 1, 2);
             params.not_after = rcgen::date_time_ymd(2051, 3, 4);
         });
-        let expected = Validity { not_before: 1_577_923_200, not_after: 2_561_587_200 };
+        let expected = Validity { not_before: 1_577_923_200, not_after: 2_561_500_800 };
         assert_eq!(validity(leaf.cert.der()), Some(expected));
     }
 
