@@ -75,6 +75,8 @@ reasons! {
     BreakerOpen = "breaker_open", "BO", Proxy, NotSent;
     /// The upstream refuses much of what it is sent, and is spared a share of it.
     Overload = "overload", "OM", Proxy, NotSent;
+    /// The listener's rules do not let this caller do this.
+    Denied = "denied", "UAEX", Proxy, NotSent;
     /// More requests than the route's rate limit admits.
     RateLimited = "rate_limited", "RL", Proxy, NotSent;
     /// The route answers a share of its requests with an error on purpose.

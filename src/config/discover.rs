@@ -1,6 +1,10 @@
 //! `endpoints:` and `discover:` of an upstream: one variant for each provider.
 
+mod consul;
+
 use crate::base::endpoint::EndpointSpec;
+
+pub use consul::ConsulService;
 
 /// Where endpoints come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +18,8 @@ pub enum Discover {
         /// 1..=65535.
         port: u16,
     },
+    /// `discover: consul://address:port/service`.
+    Consul(Box<ConsulService>),
 }
 
 impl Discover {
@@ -22,6 +28,7 @@ impl Discover {
         match self {
             Self::Endpoints(_) => "endpoints".to_owned(),
             Self::Dns { host, port } => format!("dns://{host}:{port}"),
+            Self::Consul(consul) => consul.url(),
         }
     }
 
@@ -31,7 +38,7 @@ impl Discover {
             // As callers write it: without the port that `http` has by itself.
             Self::Dns { host, port: 80 } => Some(host.clone()),
             Self::Dns { host, port } => Some(format!("{host}:{port}")),
-            Self::Endpoints(_) => None,
+            Self::Endpoints(_) | Self::Consul(_) => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
+mod authorize;
 mod discover;
 mod gate;
 mod health;
@@ -168,6 +169,7 @@ fn one_listener(
         w.leaf("protocol", protocol, below(node, "protocol", ""));
         w.leaf("direction", direction, below(node, "direction", ""));
         tls::listener(w, listener.tls.as_ref(), below(node, "tls", ""), identity);
+        authorize::authorize(w, listener.authorize.as_ref(), below(node, "authorize", ""));
         let at = below(node, "limits", "");
         let limits = &listener.limits;
         w.section("limits", |w| {

@@ -34,16 +34,18 @@ sections! {
     METRICS = "`metrics`" ["buckets"] later ["max_series"];
     DNS = "`dns`" ["servers" "search" "ttl"] later [];
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
-    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "tls" "limits"]
-        later ["proxy_protocol" "authorize" "jwt"];
+    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "tls" "authorize" "limits"]
+        later ["proxy_protocol" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror" "hedge"]
         later ["hash"];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" [
         "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
         "tls"
     ] later [];
-    LISTENER = "a listener" ["bind" "protocol" "direction" "tls" "limits" "routes"]
-        later ["original_destination" "proxy_protocol" "authorize" "jwt"];
+    LISTENER = "a listener" ["bind" "protocol" "direction" "tls" "authorize" "limits" "routes"]
+        later ["original_destination" "proxy_protocol" "jwt"];
+    AUTHORIZE = "`authorize`" ["enforce" "deny" "allow"] later [];
+    AUTHORIZE_RULE = "an `authorize` rule" ["from" "source" "method" "path" "headers"] later [];
     IDENTITY = "`identity`" ["cert" "key" "ca" "crl"] later [];
     LISTENER_TLS = "`tls` of a listener" ["client_cert" "allow" "plain_text" "cert" "key" "ca" "crl"] later [];
     UPSTREAM_TLS = "`tls` of an upstream" ["sni" "verify" "cert" "key" "ca" "crl"] later [];
@@ -72,8 +74,11 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers" "tls"
     ] later ["subset"];
-    DISCOVER = "`discover`" ["dns"] later ["dns+srv" "consul" "k8s" "file" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "consul"] later ["dns+srv" "k8s" "file" "xds" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
+    DISCOVER_CONSUL = "`discover.consul`" [
+        "address" "service" "tags" "datacenter" "passing" "token_file"
+    ] later ["tls"];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
@@ -120,6 +125,14 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("address", "bind"),
     ("listen", "bind"),
     ("port", "bind"),
+    ("authorization", "authorize"),
+    ("rbac", "authorize"),
+    ("principals", "from"),
+    ("source_ip", "source"),
+    ("ip_blocks", "source"),
+    ("cidr", "source"),
+    ("methods", "method"),
+    ("paths", "path"),
     ("backend", "to"),
     ("cluster", "to"),
     ("proxy_pass", "to"),
@@ -218,4 +231,8 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("enforcing", "enforce"),
     ("healthy_panic_threshold", "panic"),
     ("stdev_factor", "stdev"),
+    ("dc", "datacenter"),
+    ("tag", "tags"),
+    ("token", "token_file"),
+    ("host", "address"),
 ];

@@ -4,6 +4,7 @@
 //! after each error, `validate` checks what concerns more than one node. `control::compile` makes the runtime types.
 //! `None` means `unlimited` (or "not written", where the field says so).
 
+mod authorize;
 mod defaults;
 mod diagnostic;
 mod discover;
@@ -37,8 +38,9 @@ use crate::base::address::Address;
 use crate::base::certificates::CertificateFiles;
 use crate::base::units::Ratio;
 
+pub use authorize::{Authorize, AuthorizeRule};
 pub use diagnostic::{Diagnostic, Severity};
-pub use discover::Discover;
+pub use discover::{ConsulService, Discover};
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};

@@ -2,6 +2,7 @@
 //! default, so that one run shows them all; a configuration is only handed out where there was none.
 
 mod action;
+mod authorize;
 mod discover;
 mod gate;
 mod headers;

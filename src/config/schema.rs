@@ -3,6 +3,7 @@
 //! Built by hand rather than derived: short and long forms, units, `unlimited` and `${}` are in the format, not in
 //! the types. What a schema cannot say (unknown upstreams, timeouts that contradict) only the loader tells.
 
+mod authorize;
 mod discover;
 mod gate;
 mod outliers;
@@ -189,6 +190,11 @@ fn listener_keys() -> Properties {
             words(&["inbound", "outbound"]),
         ),
         ("tls", "TLS towards callers. Default never.", tls::listener()),
+        (
+            "authorize",
+            "Who may call what: a list of what is allowed, or its map. Default: everyone everything.",
+            authorize::authorize(),
+        ),
         ("limits", "What a peer may use.", listener_limits()),
         (
             "routes",

@@ -1,5 +1,6 @@
 //! What can take force but is probably not meant: warnings, each with its place and its arithmetic.
 
+mod authorize;
 mod gate;
 mod health;
 mod outliers;
@@ -37,6 +38,7 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
         if let Some(node) = node {
             tls::open_listener(listener, node, &path, &mut out);
         }
+        authorize::rules(listener, node, &path, &mut out);
         let routes = path.key("routes");
         let nodes = match node.and_then(|node| node.get("routes")).map(|node| &node.value) {
             Some(Value::List(nodes)) => nodes.as_slice(),

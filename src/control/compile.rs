@@ -2,6 +2,7 @@
 //!
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
+mod authorize;
 mod gate;
 mod health;
 mod route;
@@ -106,6 +107,7 @@ fn compile_listener(
         name: name.into(),
         inbound: listener.direction == config::Direction::Inbound,
         tls: tls.map(|server| ListenerTls { server, handshakes: metrics.tls.listener(name) }),
+        authorize: authorize::authorize(listener, metrics)?,
         limits: ListenerLimits {
             connections: limits.connections,
             headers: limits.headers,

@@ -29,6 +29,7 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
             }
         }
     }
+    forget_access(metrics, gone, kept);
     forget_shaping(metrics, gone, kept);
     let is_checked = |name: &str| {
         kept.upstreams.iter().any(|upstream| upstream.name == name && upstream.health.is_some())
@@ -51,6 +52,20 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
                 metrics.upstream.forget_ejections(&old.name, &compile::ejection_words());
                 metrics.gate.forget(&old.name, &breaker_words(), &rejection_words());
             }
+        }
+    }
+}
+
+/// Drops the series of what listeners asked for and do no more.
+fn forget_access(metrics: &Metrics, gone: &Config, kept: &Config) {
+    for old in &gone.listeners {
+        let new = kept.listeners.iter().find(|new| new.name == old.name);
+        if let Some(rules) = &old.authorize
+            && new
+                .and_then(|new| new.authorize.as_ref())
+                .is_none_or(|new| new.enforce != rules.enforce)
+        {
+            metrics.access.forget_denied(&old.name, rules.enforce);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The request path only touches handles: counters that are indexed by an enum or by the class of a status, never by a
 //! string. The crate's own types stay inside this module as far as they can.
 
+pub mod access;
 pub mod downstream;
 pub mod gate;
 pub mod health;
@@ -20,6 +21,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use access::AccessFamilies;
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use gate::{GateFamilies, GateFeatures, GateMetrics};
 pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};
@@ -38,6 +40,8 @@ pub struct Metrics {
     registry: Registry,
     /// Listeners and routes.
     pub downstream: DownstreamFamilies,
+    /// Who was let in.
+    pub access: AccessFamilies,
     /// What routes do to requests.
     pub route: RouteFamilies,
     /// Upstreams and discovery.
@@ -64,6 +68,7 @@ impl Metrics {
         let dropped = register.counters(names::DROPPED, &["reason"])?;
         let metrics = Self {
             downstream: DownstreamFamilies::register(&register)?,
+            access: AccessFamilies::register(&register)?,
             route: RouteFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register, &dropped)?,
             gate: GateFamilies::register(&register)?,
@@ -83,6 +88,12 @@ impl Metrics {
     pub fn exposition(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// A counter that is nowhere shown, for connections that carry no requests.
+pub fn unseen() -> IntCounter {
+    #[expect(clippy::expect_used, reason = "invariant: a constant name that is valid")]
+    IntCounter::new("unseen", "Not registered.").expect("a valid name")
 }
 
 type Definition = (&'static str, &'static str);

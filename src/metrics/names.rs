@@ -20,6 +20,7 @@ metrics! {
     REJECTED = "outrigger_rejected_total", "Requests and connections that ended other than by an upstream's whole answer or a route's own, by listener and reason.";
     DROPPED = "outrigger_dropped_total", "Parts of messages that could not be passed on and were left out, by reason.";
 
+    AUTHORIZATION_DENIED = "outrigger_authorization_denied_total", "Requests and connections that the listener's rules deny (enforced=\"false\": would, and let pass), by listener.";
     RATE_LIMITED = "outrigger_rate_limited_total", "Requests refused by a route's rate limit, by listener and route.";
     FAULTS = "outrigger_faults_total", "Failures injected on purpose, by listener, route and kind.";
     MIRRORED = "outrigger_mirrored_total", "Copies of requests, by listener, route and outcome.";

@@ -48,6 +48,19 @@ pub enum ConnectError {
     Tls(#[from] HandshakeError),
 }
 
+impl ConnectError {
+    /// What kind of failure it is; of a handshake, only whether it took too long.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io(error) => error.kind(),
+            Self::Tls(error) if error.reason == HandshakeFailure::Timeout => {
+                io::ErrorKind::TimedOut
+            }
+            Self::Tls(_) => io::ErrorKind::InvalidData,
+        }
+    }
+}
+
 /// Connects over TCP or a unix socket within the target's time, and begins TLS on it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Connect;

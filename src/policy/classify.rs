@@ -100,6 +100,7 @@ pub const fn http_status(reason: Reason) -> u16 {
     match reason {
         Reason::DirectResponse => 200,
         Reason::BadHeader | Reason::DownstreamProtocol => 400,
+        Reason::Denied => 403,
         Reason::NoRoute => 404,
         Reason::MethodRefused => 405,
         Reason::RequestTimeout => 408,
@@ -140,6 +141,7 @@ pub const fn grpc_code(reason: Reason) -> u8 {
         | Reason::DeadlineExpired
         | Reason::StreamIdle
         | Reason::RequestTimeout => 4,
+        Reason::Denied => 7,
         Reason::LimitReached
         | Reason::QueueTimeout
         | Reason::Overload
@@ -182,6 +184,7 @@ mod tests {
     fn replies_follow_the_documented_table() {
         for (reason, http, grpc) in [
             (Reason::NoRoute, 404, 12),
+            (Reason::Denied, 403, 7),
             (Reason::ConnectFailed, 503, 14),
             (Reason::LimitReached, 503, 8),
             (Reason::QueueTimeout, 503, 8),

@@ -4,6 +4,7 @@
 //! arguments, so that a decision can be repeated exactly in a test and in a simulation. What one worker owns takes
 //! `&mut self`; what workers share is atomic and says which ordering it needs.
 
+pub mod authorize;
 pub mod backoff;
 pub mod breaker;
 pub mod classify;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::error::Error as _;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,16 @@ pub(super) enum Peer {
     Ip(SocketAddr),
     /// A process on this machine.
     Unix,
+}
+
+impl Peer {
+    /// Its address, IPv4 as IPv4 on an IPv6 socket as well.
+    pub(super) fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip().to_canonical()),
+            Self::Unix => None,
+        }
+    }
 }
 
 impl Display for Peer {

@@ -18,6 +18,7 @@ use crate::snapshot::{LogFilter, Route};
 use crate::upstream::LocalUpstream;
 
 use super::access_log::{Flags, Line};
+use super::authorize::DeniedBy;
 use super::connection::Downstream;
 use super::fields::RequestFields;
 use super::listener::Active;
@@ -53,6 +54,8 @@ pub(super) struct Exchange {
     /// Why the proxy answered itself, or why the answer is not whole.
     pub(super) reason: Option<Reason>,
     pub(super) detail: Option<String>,
+    /// What the listener's rules have denied, enforced or not.
+    pub(super) denied_by: Option<DeniedBy>,
     /// Why the last attempt was not followed by another, where there were grounds for one.
     pub(super) retry_suppressed: Option<SuppressedReason>,
     /// When the head of the answer was handed over.
@@ -93,6 +96,7 @@ impl Exchange {
             grpc_status: None,
             reason: None,
             detail: None,
+            denied_by: None,
             retry_suppressed: None,
             head_at: None,
             body: None,
@@ -174,6 +178,7 @@ impl Exchange {
             },
             fault: self.delayed.then_some("delay"),
             detail: self.detail.as_deref(),
+            denied_by: self.denied_by.as_ref().map(|by| by as _),
             duration_ms: round(millis(now)),
             head_ms: self.head_at.map(|at| round(millis(at))),
             attempts: self.attempts,

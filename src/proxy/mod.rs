@@ -14,6 +14,7 @@
 
 pub mod access_log;
 mod attempt;
+mod authorize;
 mod check;
 mod connection;
 mod exchange;

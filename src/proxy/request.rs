@@ -18,7 +18,7 @@ use super::connection::Downstream;
 use super::exchange::Exchange;
 use super::forward::forward;
 use super::response::ResponseBody;
-use super::{fault, rate_limit, reply, tunnel};
+use super::{authorize, fault, rate_limit, reply, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
 pub(super) type Broken = h2::Error;
@@ -56,8 +56,13 @@ async fn answer(
     if let Err(refusal) = normalise(&mut exchange) {
         return refuse(exchange, refusal);
     }
-    let Some((index, rest)) = find_route(&exchange) else { return Ok(not_routed(exchange)) };
-    exchange.route = Some(index);
+    let found = find_route(&exchange);
+    exchange.route = found.map(|(index, _)| index);
+    // Also where there is no route: who may not call learns nothing of what there is.
+    if authorize::is_denied(&mut exchange) {
+        return Ok(authorize::refuse(exchange));
+    }
+    let Some((index, rest)) = found else { return Ok(not_routed(exchange)) };
     let active = Rc::clone(&exchange.active);
     let route = &active.listener.routes[index];
     if let Some(limit) = &route.rate_limit

@@ -16,6 +16,7 @@ use crate::snapshot::{Action, LogFilter, Route};
 use crate::upstream::LocalUpstream;
 
 use super::access_log::{Flags, Line};
+use super::authorize::{self, DeniedBy};
 use super::connection::{Accepted, Peer};
 use super::listener::{Active, Admitted};
 use super::tunnel::{Tries, reach};
@@ -23,6 +24,7 @@ use super::worker::{Stop, Worker};
 
 /// Serves a connection of a TCP listener.
 pub(super) async fn serve(accepted: Accepted, mut socket: Socket, stopped: watch::Receiver<Stop>) {
+    let (denied_by, refused) = authorize::judge_connection(&accepted);
     let Accepted { worker, active, peer, identity, admitted, .. } = accepted;
     let started = Instant::now();
     // `validate` has made sure of it: the one route of a TCP listener goes to upstreams.
@@ -41,9 +43,14 @@ pub(super) async fn serve(accepted: Accepted, mut socket: Socket, stopped: watch
         identity,
         activity: socket.activity(),
         tries: Tries::default(),
+        denied_by,
         end: End::Cut,
         _admitted: admitted,
     };
+    if refused {
+        record.end = End::NotConnected(authorize::denied());
+        return;
+    }
     let reached = reach(&worker, &local, route, deadline, &mut record.tries).await;
     // A drain leaves it until the deadline: nobody can ask the peers of a TCP connection to end.
     drop(stopped);
@@ -78,6 +85,7 @@ struct Record<'a> {
     identity: Option<Arc<Identity>>,
     activity: Arc<Activity>,
     tries: Tries,
+    denied_by: Option<DeniedBy>,
     end: End,
     _admitted: Admitted,
 }
@@ -91,7 +99,11 @@ impl Drop for Record<'_> {
         listener.metrics.received.inc_by(self.activity.bytes_read());
         listener.metrics.sent.inc_by(self.activity.bytes_written());
         let took = self.started.elapsed();
-        let status = if matches!(self.end, End::NotConnected(_)) { 503 } else { 200 };
+        let status = match &self.end {
+            End::NotConnected(error) if error.reason == Reason::Denied => 403,
+            End::NotConnected(_) => 503,
+            End::Cut | End::Relayed(_) => 200,
+        };
         self.route.metrics.request(status, took.as_secs_f64());
         self.log(took);
     }
@@ -130,6 +142,7 @@ impl Record<'_> {
             flag: Flags::of(reason.map(Reason::flag), self.tries.panic_pick),
             fault: None,
             detail,
+            denied_by: self.denied_by.as_ref().map(|by| by as _),
             duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
             head_ms: None,
             attempts: self.tries.made,

@@ -4,6 +4,7 @@
 //! one when that has moved. What has live state (upstreams, connection counts) is shared by `Arc` with the snapshot
 //! before, where the configuration of it is unchanged.
 
+mod authorize;
 mod command;
 mod fault;
 mod hedging;
@@ -25,6 +26,7 @@ use crate::policy::retry::RetryPolicy;
 use crate::route::{Redirect, RewritePrefix, RouteTable};
 use crate::upstream::Upstream;
 
+pub use authorize::Authorize;
 pub use command::{Command, ListenSocket, Protocol};
 pub use fault::FaultInjection;
 pub use hedging::Hedging;
@@ -78,6 +80,8 @@ pub struct Listener {
     pub inbound: bool,
     /// TLS; `None`: callers are spoken to in clear.
     pub tls: Option<ListenerTls>,
+    /// Who may call what. `None`: everyone everything.
+    pub authorize: Option<Authorize>,
     /// What a peer may use.
     pub limits: ListenerLimits,
     /// Open connections over all workers; shared with the listener of the same name before a reload.

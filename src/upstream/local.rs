@@ -15,7 +15,6 @@ use crate::balance::endpoint::Endpoint;
 use crate::base::error::{ProxyError, Reason};
 use crate::io::socket::Socket;
 use crate::io::tick::Tick;
-use crate::metrics::HandshakeFailure;
 use crate::net::http2::StreamGuard;
 use crate::net::{Connect, ConnectError, Http1, Http2, MadeWith, Target};
 use crate::policy::limits::Resource;
@@ -271,7 +270,7 @@ impl LocalUpstream {
                 drop(place);
                 self.connection_freed();
                 let metrics = &self.upstream.metrics;
-                if is_timeout(&error) {
+                if error.kind() == io::ErrorKind::TimedOut {
                     metrics.connects_timed_out.inc();
                 } else {
                     metrics.connects_failed.inc();
@@ -325,13 +324,6 @@ pub(super) struct Opened {
     pub(super) socket: Socket,
     pub(super) place: Place,
     pub(super) made_with: MadeWith,
-}
-
-fn is_timeout(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::Io(error) => error.kind() == io::ErrorKind::TimedOut,
-        ConnectError::Tls(error) => error.reason == HandshakeFailure::Timeout,
-    }
 }
 
 /// Where an HTTP/2 request ended up.

@@ -211,12 +211,12 @@ fn conditions(w: &mut Writer<'_>, matches: &RouteMatch, node: Option<&Node>) {
 }
 
 /// The value of a key that may be written in another case.
-fn named<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
+pub(super) fn named<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
     let found = node.entries().iter().find(|entry| entry.key.eq_ignore_ascii_case(name));
     found.map(|entry| &entry.node)
 }
 
-fn path(pattern: &PathPattern) -> String {
+pub(super) fn path(pattern: &PathPattern) -> String {
     match pattern {
         PathPattern::Exact(path) => text(path),
         PathPattern::Prefix(prefix) => quoted(format_args!("{prefix}/*")),
@@ -234,7 +234,7 @@ fn path(pattern: &PathPattern) -> String {
     }
 }
 
-fn value(value: &ValueMatch) -> String {
+pub(super) fn value(value: &ValueMatch) -> String {
     match value {
         ValueMatch::Exact(exact) => text(exact),
         ValueMatch::Prefix(prefix) => format!("{{ prefix: {} }}", text(prefix)),

@@ -1,6 +1,7 @@
 //! `discover:`, as a URL (`dns://name:port`) or as a map (`{ dns: { host: name, port: 80 } }`). Each provider reads both
 //! of its forms in a file of its own; [`PROVIDERS`] is the list.
 
+mod consul;
 mod dns;
 
 use crate::config::Discover;
@@ -20,7 +21,10 @@ struct Provider {
 }
 
 /// Every provider, in the order of `keys::DISCOVER`.
-const PROVIDERS: &[Provider] = &[Provider { scheme: "dns", url: dns::url, map: dns::map }];
+const PROVIDERS: &[Provider] = &[
+    Provider { scheme: "dns", url: dns::url, map: dns::map },
+    Provider { scheme: "consul", url: consul::url, map: consul::map },
+];
 
 const RIGHT: &str = "write `dns://name:port`";
 

@@ -31,7 +31,7 @@ fn hosts(at: &At<'_>) -> Vec<HostPattern> {
 }
 
 /// A list that matches nothing is a mistake, and one that is taken for "everything" would be worse.
-fn not_empty(at: &At<'_>, what: &str) {
+pub(super) fn not_empty(at: &At<'_>, what: &str) {
     if matches!(&at.node.value, Value::List(items) if items.is_empty()) {
         let message = format!("{} is an empty list", at.subject());
         at.push(at.error("bad-value", message).label(format!("write {what}, or remove the key")));
@@ -55,7 +55,7 @@ fn host(text: &str) -> Result<HostPattern, &'static str> {
     }
 }
 
-fn path(at: At<'_>) -> Option<PathPattern> {
+pub(super) fn path(at: At<'_>) -> Option<PathPattern> {
     if let Value::Map(_) = at.node.value {
         let fields = at.fields(&keys::PATH)?;
         return fields.required("regex").and_then(|at| regex(&at)).map(PathPattern::Regex);
@@ -169,7 +169,7 @@ fn method(text: &str) -> Result<Method, String> {
     }
 }
 
-fn by_header(at: At<'_>) -> Option<Vec<(HeaderName, ValueMatch)>> {
+pub(super) fn by_header(at: At<'_>) -> Option<Vec<(HeaderName, ValueMatch)>> {
     let pairs = at.pairs("a map from header names to values")?;
     let read = pairs.iter().filter_map(|(entry, at)| {
         let name = headers::name(at, &entry.key, entry.key_span)?;

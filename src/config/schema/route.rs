@@ -63,8 +63,14 @@ pub(super) fn route_keys() -> Properties {
     keys
 }
 
-fn matches() -> Value {
-    let regex = || vec![("regex", "A regular expression; anchored only where it says so.", text())];
+/// `{ regex: … }` of a path.
+pub(super) fn expression() -> Value {
+    let text = ("regex", "A regular expression; anchored only where it says so.", text());
+    object("`path`", &["regex"], vec![text])
+}
+
+/// What is asked of a header or query parameter.
+pub(super) fn value() -> Value {
     let mut value = object(
         "a value to match",
         &[],
@@ -76,8 +82,12 @@ fn matches() -> Value {
     );
     value["minProperties"] = json!(1);
     value["maxProperties"] = json!(1);
-    let value = any_of(vec![text(), value]);
-    let path = any_of(vec![text(), object("`path`", &["regex"], regex())]);
+    any_of(vec![text(), value])
+}
+
+fn matches() -> Value {
+    let value = value();
+    let path = any_of(vec![text(), expression()]);
     let mut matches = object(
         "`match`",
         &[],

@@ -108,6 +108,16 @@ told! {
     breaker_that_a_hanging_upstream_never_opens: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nbreaker: { min_requests: 20 }");
 }
 
+// Consul.
+told! {
+    consul_without_a_service: upstream("discover: consul://127.0.0.1:8500");
+    consul_without_a_port: upstream("discover: consul://consul.internal/articles");
+    consul_parameter_of_no_meaning: upstream("discover: \"consul://127.0.0.1:8500/articles?tags=prod\"");
+    consul_passing_with_a_value: upstream("discover: \"consul://127.0.0.1:8500/articles?passing=true\"");
+    consul_tag_that_needs_the_long_form: upstream("discover: \"consul://127.0.0.1:8500/articles?tag=a=b\"");
+    consul_long_form_with_mistakes: upstream("discover: { consul: { address: consul.internal, service: \"\", token_file: token, dc: dc1 } }");
+}
+
 // Words and values.
 told! {
     unknown_key: route("to: articles\ntimout: 2s");
@@ -115,7 +125,7 @@ told! {
     words_of_other_proxies: "clusters: {}\nlisteners:\n  o:\n    listen: 127.0.0.1:80\n    routes:\n      - match: { prefix: /a }\n        cluster: a\n        retries: { on: 5xx, num_retries: 3 }\nupstreams: { a: { servers: [127.0.0.1:1], lb_policy: round_robin } }\n";
     key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
     key_of_a_later_version: route("to: articles\nhash: []");
-    scheme_of_a_later_version: upstream("discover: consul://127.0.0.1:8500/articles?passing");
+    scheme_of_a_later_version: upstream("discover: xds://127.0.0.1:18000/articles");
     balancer_of_a_later_version: upstream("endpoints: [127.0.0.1:1]\nbalance: maglev");
     unquoted_boolean: route("match: { headers: { x-canary: yes } }\nto: articles");
     unquoted_number: top("service: 1.10");
@@ -174,6 +184,10 @@ told! {
     retry_word_with_a_slip: route("to: articles\nretry: { when: [gateway_error, 200, { grpc: unavailabel }] }");
     retry_off: route("to: articles\nretry: off");
     attempts_of_zero: route("to: articles\nretry: { attempts: 0 }");
+    authorize_rules_that_cannot_be: listener("bind: 127.0.0.1:80\nauthorize: { enforce: maybe, deny: [{}], allow: [{ from: [\"*\", \"spiffe://Blog/a\", \"spiffe://blog/*/a\", 10.0.0.1], source: [10.0.0.1/8, host, \"::ffff:10.0.0.0/104\"], method: get, path: admin, headers: { host: a }, role: x }, { from: [] }] }\nroutes: [{ to: articles }]");
+    authorize_of_a_tcp_listener: listener("bind: 127.0.0.1:80\nprotocol: tcp\nauthorize: [{ source: 10.0.0.0/8, path: /x, method: GET }]\nroutes: [{ to: articles }]");
+    authorize_rules_that_decide_nothing: listener("bind: 127.0.0.1:80\nauthorize: { deny: [{ path: \"/admin/*\" }, { path: /admin/x }], allow: [{ path: /admin/y, method: GET }, { source: 10.0.0.0/8 }, { source: 10.1.0.0/16, method: GET }] }\nroutes: [{ to: articles }]");
+    authorize_that_denies_everything: listener("bind: 127.0.0.1:80\nauthorize: { deny: [{ path: /x }] }\nroutes: [{ to: articles }]");
     rate_limits_that_cannot_be: route("to: articles\nrate_limit: { rate: 0/s, burst: 0, by: ip }");
     rate_limit_of_identities: route("to: articles\nrate_limit: { rate: 100/s, by: identity }");
     rate_limit_without_a_rate: route("to: articles\nrate_limit: { burst: 5, keys: 7 }");

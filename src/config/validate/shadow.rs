@@ -82,7 +82,7 @@ fn path_covers(first: &RouteMatch, second: &RouteMatch) -> bool {
     }
 }
 
-fn pattern_covers(first: &PathPattern, second: &PathPattern) -> bool {
+pub(super) fn pattern_covers(first: &PathPattern, second: &PathPattern) -> bool {
     if first == second {
         return true;
     }
@@ -137,7 +137,10 @@ fn method_covers(first: &[Method], second: &[Method]) -> bool {
 }
 
 /// Whether all that `first` asks for, `second` asks for as well.
-fn values_cover<N: PartialEq>(first: &[(N, ValueMatch)], second: &[(N, ValueMatch)]) -> bool {
+pub(super) fn values_cover<N: PartialEq>(
+    first: &[(N, ValueMatch)],
+    second: &[(N, ValueMatch)],
+) -> bool {
     first.iter().all(|(name, wide)| {
         second.iter().filter(|(other, _)| other == name).any(|(_, narrow)| match (wide, narrow) {
             _ if wide == narrow => true,

@@ -165,7 +165,9 @@ fn compile_match(wanted: &config::RouteMatch) -> Result<route::RouteMatch, route
 }
 
 /// Written paths take the form that requests are brought into, or they would never match.
-fn compile_path(path: &config::PathPattern) -> Result<route::PathPattern, route::PathError> {
+pub(super) fn compile_path(
+    path: &config::PathPattern,
+) -> Result<route::PathPattern, route::PathError> {
     match path {
         config::PathPattern::Exact(path) => route::PathPattern::Exact(path.clone()),
         config::PathPattern::Prefix(path) => route::PathPattern::Prefix(path.clone()),
