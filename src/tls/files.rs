@@ -71,7 +71,11 @@ impl Contents {
         for (key, path) in files.paths() {
             match read(path) {
                 Err(error) => {
-                    errors.push(FileError { key, path: path.to_owned(), cause: unreadable(&error) })
+                    errors.push(FileError {
+                        key,
+                        path: path.to_owned(),
+                        cause: unreadable(&error),
+                    });
                 }
                 Ok(bytes) if key == "key" => contents.key = Some(bytes),
                 Ok(mut bytes) => {

@@ -137,7 +137,7 @@ impl LocalUpstream {
         let upstream = &self.upstream;
         let picked = upstream.balancer.pick(
             &upstream.endpoints(),
-            &mut Tried::new(),
+            &Tried::new(),
             now,
             &mut rng.borrow_mut(),
         )?;

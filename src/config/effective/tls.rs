@@ -56,7 +56,7 @@ pub(super) fn upstream(
         match tls.verify.is_empty() {
             true => w.note("verify: the name that is asked for"),
             false => {
-                w.leaf("verify", list(tls.verify.iter().map(quoted)), below(node, "verify", ""))
+                w.leaf("verify", list(tls.verify.iter().map(quoted)), below(node, "verify", ""));
             }
         }
         files_of(w, &tls.files, node, identity);

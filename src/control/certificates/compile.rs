@@ -51,8 +51,8 @@ pub(super) fn server(tls: &config::ListenerTls, http: bool) -> ServerSettings {
 pub(super) fn client(upstream: &config::Upstream) -> Option<(config::UpstreamTls, ClientSettings)> {
     let mut tls = upstream.tls.clone()?;
     let verified = || {
-        let names = tls.verify.iter().map(ToString::to_string);
-        names.filter(|name| !name.contains(['*', '/'])).next()
+        let mut names = tls.verify.iter().map(ToString::to_string);
+        names.find(|name| !name.contains(['*', '/']))
     };
     let looked_up = || match &upstream.discover {
         Discover::Dns { host, .. } => Some(host.clone()),
