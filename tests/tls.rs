@@ -1,5 +1,11 @@
 //! TLS on listeners and upstreams, seen from outside: curl, openssl, and a caller and an endpoint of our own.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::float_cmp,
+    reason = "test code"
+)]
 
 mod support;
 #[path = "support/tls.rs"]
