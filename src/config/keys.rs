@@ -74,11 +74,12 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers" "tls"
     ] later ["subset"];
-    DISCOVER = "`discover`" ["dns" "consul"] later ["dns+srv" "k8s" "file" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "consul" "file"] later ["dns+srv" "k8s" "xds" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file"
     ] later ["tls"];
+    DISCOVER_FILE = "`discover.file`" ["path"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];

@@ -11,6 +11,7 @@
 mod backoff;
 pub mod consul;
 pub mod dns;
+pub mod file;
 pub mod fixed;
 mod last_good;
 mod publisher;
@@ -57,6 +58,8 @@ pub enum Provider {
     Dns(dns::Dns),
     /// Healthy instances of a service in Consul.
     Consul(consul::Consul),
+    /// A list in a file.
+    File(file::File),
 }
 
 /// A running provider. Dropping it ends the provider's task; receivers cloned from `updates` then see a closed channel.
@@ -94,6 +97,7 @@ pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
         Provider::Consul(consul) => {
             start_local(consul.source(), status, |publisher| consul.run(publisher, rng))
         }
+        Provider::File(file) => start(file.source(), status, |publisher| file.run(publisher)),
     }
 }
 

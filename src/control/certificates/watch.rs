@@ -1,39 +1,28 @@
-//! Noticing that a certificate's file has changed: its folder is watched, as `control/watch.rs` does it for the configuration.
+//! Noticing that a certificate's file has changed.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
-
-use crate::control::watch::{DEBOUNCE, POLL, may_change};
+use crate::io::file_events::{FileEvents, Pace};
 
 use super::{Certificates, SETTLE};
+
+/// As for the configuration: whoever writes a file is done after 200 ms, and the poll is for file systems that notify nobody.
+const PACE: Pace = Pace { quiet: Duration::from_millis(200), poll: Duration::from_secs(10) };
 
 /// Watches for ever. The control thread owns the task that runs this.
 pub(in crate::control) async fn run(certificates: Rc<Certificates>) {
     loop {
-        let (changed, mut events) = mpsc::channel(1);
-        let _watcher = watcher(&certificates.folders(), changed);
+        let paths = certificates.paths();
+        let mut events = FileEvents::near(paths.iter().map(PathBuf::as_path), PACE);
         // What has changed before it was watched.
         look(&certificates).await;
         loop {
-            let noticed = async {
-                if events.recv().await.is_none() {
-                    std::future::pending::<()>().await;
-                }
-            };
             tokio::select! {
                 () = certificates.changed.notified() => break,
-                () = noticed => {
-                    tokio::time::sleep(DEBOUNCE).await;
-                    while events.try_recv().is_ok() {}
-                }
-                () = tokio::time::sleep(POLL) => {}
+                () = events.next() => look(&certificates).await,
             }
-            look(&certificates).await;
         }
     }
 }
@@ -41,38 +30,15 @@ pub(in crate::control) async fn run(certificates: Rc<Certificates>) {
 async fn look(certificates: &Certificates) {
     let mut waited = Duration::ZERO;
     while certificates.look(waited >= SETTLE) {
-        tokio::time::sleep(DEBOUNCE).await;
-        waited += DEBOUNCE;
+        tokio::time::sleep(PACE.quiet).await;
+        waited += PACE.quiet;
     }
 }
 
 impl Certificates {
-    fn folders(&self) -> BTreeSet<PathBuf> {
+    fn paths(&self) -> Vec<PathBuf> {
         let in_force = self.in_force.borrow();
         let paths = in_force.sets.keys().flat_map(|files| files.paths());
-        paths.filter_map(|(_, path)| path.parent().map(Path::to_owned)).collect()
+        paths.map(|(_, path)| Path::to_owned(path)).collect()
     }
-}
-
-/// One for all folders: the system grants each user 128 of them.
-fn watcher(folders: &BTreeSet<PathBuf>, changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    if folders.is_empty() {
-        return None;
-    }
-    let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        if event.is_ok_and(|event| !may_change(event.kind)) {
-            return;
-        }
-        let _noted_already = changed.try_send(());
-    });
-    let watcher = watcher.and_then(|mut watcher| {
-        for folder in folders {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        }
-        Ok(watcher)
-    });
-    if let Err(error) = &watcher {
-        tracing::warn!(%error, "no notifications of changed certificates: looking every 10 s");
-    }
-    watcher.ok()
 }
