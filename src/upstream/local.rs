@@ -215,7 +215,8 @@ impl LocalUpstream {
         let opened = self.open(endpoint, Alpn::Http2, place).await?;
         let held = Held::new(opened.place, Rc::clone(self));
         let place = held.place();
-        match Http2::start(opened.socket, Instant::now(), held).await {
+        let interim = self.upstream.metrics.interim_dropped.clone();
+        match Http2::start(opened.socket, Instant::now(), interim, held).await {
             Ok(connection) => Ok(Made::New(connection.made_with(opened.made_with), place)),
             Err(error) => Err(self.failed(endpoint, &error)),
         }

@@ -175,7 +175,8 @@ impl LocalUpstream {
         }
         let held = Held::new(opened.place, Rc::clone(self));
         let place = held.place();
-        match Http2::start(opened.socket, now, held).await {
+        let interim = upstream.metrics.interim_dropped.clone();
+        match Http2::start(opened.socket, now, interim, held).await {
             Ok(connection) => {
                 drop(maker.succeed(connection.made_with(opened.made_with), place));
                 Some(true)
