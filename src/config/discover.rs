@@ -1,10 +1,12 @@
 //! `endpoints:` and `discover:` of an upstream: one variant for each provider.
 
 mod consul;
+mod kubernetes;
 
 use crate::base::endpoint::EndpointSpec;
 
 pub use consul::ConsulService;
+pub use kubernetes::{KubernetesPort, KubernetesService};
 
 /// Where endpoints come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +22,8 @@ pub enum Discover {
     },
     /// `discover: consul://address:port/service`.
     Consul(Box<ConsulService>),
+    /// `discover: k8s://namespace/service:port`.
+    Kubernetes(Box<KubernetesService>),
 }
 
 impl Discover {
@@ -29,6 +33,7 @@ impl Discover {
             Self::Endpoints(_) => "endpoints".to_owned(),
             Self::Dns { host, port } => format!("dns://{host}:{port}"),
             Self::Consul(consul) => consul.url(),
+            Self::Kubernetes(service) => service.url(),
         }
     }
 
@@ -38,7 +43,7 @@ impl Discover {
             // As callers write it: without the port that `http` has by itself.
             Self::Dns { host, port: 80 } => Some(host.clone()),
             Self::Dns { host, port } => Some(format!("{host}:{port}")),
-            Self::Endpoints(_) | Self::Consul(_) => None,
+            Self::Endpoints(_) | Self::Consul(_) | Self::Kubernetes(_) => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod consul;
 mod dns;
+mod kubernetes;
 
 use crate::config::Discover;
 use crate::config::diagnostic::nearest;
@@ -24,6 +25,7 @@ struct Provider {
 const PROVIDERS: &[Provider] = &[
     Provider { scheme: "dns", url: dns::url, map: dns::map },
     Provider { scheme: "consul", url: consul::url, map: consul::map },
+    Provider { scheme: "k8s", url: kubernetes::url, map: kubernetes::map },
 ];
 
 const RIGHT: &str = "write `dns://name:port`";
