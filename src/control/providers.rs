@@ -6,6 +6,7 @@ use crate::config::{self, Config, Discover};
 use crate::discovery::Provider;
 use crate::discovery::consul::{Consul, Query};
 use crate::discovery::dns::{Dns, Resolver, ResolverError, TtlRange};
+use crate::discovery::file::File;
 
 use super::ApplyError;
 
@@ -29,6 +30,9 @@ impl Shared {
         };
         Ok(match &upstream.discover {
             Discover::Endpoints(_) => None,
+            Discover::File { path } => {
+                Some(Provider::File(File::new(path.clone(), config::endpoints_from)))
+            }
             Discover::Dns { host, port } => {
                 let resolver = self.resolver(&config.dns).map_err(failed)?;
                 let ttl = TtlRange::new(config.dns.ttl.0, config.dns.ttl.1);

@@ -11,6 +11,7 @@
 mod backoff;
 pub mod consul;
 pub mod dns;
+pub mod file;
 pub mod fixed;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
@@ -62,6 +63,8 @@ pub enum Provider {
     /// Endpoints of a Kubernetes service.
     #[cfg(feature = "kubernetes")]
     Kubernetes(kubernetes::Kubernetes),
+    /// A list in a file.
+    File(file::File),
 }
 
 /// A running provider. Dropping it ends the provider's task; receivers cloned from `updates` then see a closed channel.
@@ -103,6 +106,7 @@ pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
         Provider::Kubernetes(kubernetes) => {
             start_local(kubernetes.source(), status, |publisher| kubernetes.run(publisher, rng))
         }
+        Provider::File(file) => start(file.source(), status, |publisher| file.run(publisher)),
     }
 }
 

@@ -34,12 +34,14 @@ pub(super) fn discover() -> Value {
             ("dns", "A and AAAA records of a name.", dns()),
             ("consul", "Healthy instances of a service in Consul.", consul()),
             ("k8s", "EndpointSlices of a Kubernetes service.", kubernetes()),
+            ("file", "A list as under `endpoints`, in YAML or JSON.", file()),
         ],
     );
     long["minProperties"] = json!(1);
     long["maxProperties"] = json!(1);
     any_of(vec![
         pattern("^dns://.+:[0-9]+$"),
+        pattern("^file:///.*[^/]$"),
         pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
         pattern("^k8s://[a-z0-9-]+/[a-z0-9-]+:[a-z0-9-]+$"),
         long,
@@ -55,6 +57,11 @@ fn dns() -> Value {
             ("port", "Of every address.", integer(1, 65_535)),
         ],
     )
+}
+
+fn file() -> Value {
+    let path = ("path", "Absolute; read again when its content changes.", text());
+    object("`discover.file`", &["path"], vec![path])
 }
 
 fn consul() -> Value {

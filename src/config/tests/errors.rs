@@ -156,6 +156,9 @@ told! {
     bind_without_an_address: listener("bind: \":8080\"\nroutes: [{ to: articles }]");
     bind_of_a_name: listener("bind: localhost:8080\nroutes: [{ to: articles }]");
     endpoint_by_name: upstream("endpoints: [articles.internal:5001]");
+    discovery_by_a_relative_path: upstream("discover: file://articles.yaml");
+    discovery_by_two: upstream("discover: { dns: { host: articles, port: 80 }, file: { path: /articles.yaml } }");
+    discovery_by_nobody: upstream("discover: { dsn: { host: articles, port: 80 } }");
     discovery_without_port: upstream("discover: dns://articles.internal");
     discovery_of_an_address: upstream("discover: dns://10.0.0.1:80");
     unset_variable: listener("bind: \"${HOST}:80\"\nroutes: [{ to: articles }]");
