@@ -128,7 +128,10 @@ pub(super) fn merge<'a>(slices: impl Iterator<Item = &'a Slice>, zone: Option<&s
 fn spec(member: &Member, ours: Option<&str>, hinted: bool) -> EndpointSpec {
     let hints = || member.hints.iter();
     let zone = match hinted {
-        true => hints().find(|hint| Some(hint.as_str()) == ours).or(member.hints.first()).cloned(),
+        true => hints()
+            .find(|hint| Some(hint.as_str()) == ours)
+            .or_else(|| member.hints.first())
+            .cloned(),
         false => member.zone.clone(),
     };
     let labels = [(ZONE_LABEL, &member.zone), (NODE_LABEL, &member.node), (POD_LABEL, &member.pod)];
