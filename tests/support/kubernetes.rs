@@ -256,7 +256,7 @@ impl Api {
     /// Refuses connections and breaks off what is open.
     pub fn stop(&self) {
         self.change(|world| {
-            (world.listening, world.orderly, world.era) = (false, false, world.era + 1)
+            (world.listening, world.orderly, world.era) = (false, false, world.era + 1);
         });
         let _wakes_the_listener = TcpStream::connect(self.address);
     }
