@@ -5,6 +5,7 @@
 //! `None` means `unlimited` (or "not written", where the field says so).
 
 mod authorize;
+mod balance;
 mod defaults;
 mod diagnostic;
 mod discover;
@@ -39,8 +40,9 @@ use crate::base::certificates::CertificateFiles;
 use crate::base::units::Ratio;
 
 pub use authorize::{Authorize, AuthorizeRule};
+pub use balance::{Balance, Balancing, HashBy};
 pub use diagnostic::{Diagnostic, Severity};
-pub use discover::{ConsulService, Discover, endpoints_from};
+pub use discover::{ConsulService, Discover, KubernetesPort, KubernetesService, endpoints_from};
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};
@@ -61,7 +63,7 @@ pub use shaping::{Fault, FaultAbort, FaultDelay, Hedge, RateLimit, RateLimitBy, 
 pub use source::{Position, Source, Span};
 pub use tls::{ClientCert, ListenerTls, PlainText, UpstreamTls};
 pub use upstream::{
-    Balance, Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
+    Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
     UpstreamProtocol,
 };
 
