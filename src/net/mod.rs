@@ -9,14 +9,20 @@ pub mod http1;
 pub mod http2;
 mod request_head;
 
+use std::sync::Arc;
+
 use crate::io::request_body::BodyError;
+use crate::tls::client::ClientConfigs;
+use crate::tls::rotation::Generation;
 
 pub use body::{BrokenBody, ResponseBody};
-pub use connect::{Connect, Target};
+pub use connect::{Connect, ConnectError, Target, TlsTarget};
 pub use http1::Http1;
 pub use http2::Http2;
 pub use request_head::RequestHead;
 
+/// What a connection under TLS was made with; nothing in clear.
+pub type MadeWith = Option<Arc<Generation<ClientConfigs>>>;
 /// Interim answers (1xx) before the answer: a peer that sends more means to keep us busy.
 const MAX_INTERIM: u32 = 32;
 

@@ -80,8 +80,8 @@ impl Wire {
 
     /// True when it may carry another request: none is under way, and nothing has come that nobody asked for, nor the end.
     /// Costs no system call where nothing has come.
-    pub(super) fn is_open(&self) -> bool {
-        !self.busy && self.socket.as_ref().is_some_and(Socket::is_quiet)
+    pub(super) fn is_open(&mut self) -> bool {
+        !self.busy && self.socket.as_mut().is_some_and(Socket::is_quiet)
     }
 
     #[cfg(test)]
