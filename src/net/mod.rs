@@ -35,6 +35,9 @@ pub enum SendFailure {
     /// Not a byte was written, or the peer guarantees that it did not look at the request.
     #[error("the request was not sent")]
     NotSent,
+    /// The peer has refused our certificate, or wants one, and said so when we had begun to send: TLS 1.3 lets us.
+    #[error("TLS: {0}")]
+    PeerRefused(String),
     /// The peer refused the stream before running it (REFUSED_STREAM, GOAWAY).
     #[error("the upstream refused the stream")]
     Refused,

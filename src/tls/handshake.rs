@@ -82,6 +82,25 @@ pub fn agreed_http2(session: &CommonState) -> Option<bool> {
     session.alpn_protocol().map(|protocol| protocol == b"h2")
 }
 
+/// Why the peer does not take us, where `error` is its alert to our part of the handshake. In TLS 1.3 ours is done before the
+/// peer has looked at our certificate, so that its answer comes with the first read.
+pub fn refusal(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    let Error::AlertReceived(alert) = error else { return None };
+    let about_us = matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+    );
+    about_us.then(|| detail(error))
+}
+
 fn failed(error: &io::Error) -> HandshakeError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let Some(tls) = tls else {
