@@ -4,6 +4,7 @@ mod authorize;
 mod discover;
 mod gate;
 mod health;
+mod jwt;
 mod outliers;
 mod shaping;
 mod write;
@@ -154,6 +155,7 @@ fn one_listener(w: &mut Writer<'_>, listener: &Listener, node: Option<&Node>) {
         w.leaf("protocol", protocol, below(node, "protocol", ""));
         w.leaf("direction", direction, below(node, "direction", ""));
         authorize::authorize(w, listener.authorize.as_ref(), below(node, "authorize", ""));
+        jwt::issuers(w, &listener.jwt, below(node, "jwt", ""));
         let at = below(node, "limits", "");
         let limits = &listener.limits;
         w.section("limits", |w| {

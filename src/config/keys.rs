@@ -34,15 +34,16 @@ sections! {
     METRICS = "`metrics`" ["buckets"] later ["max_series"];
     DNS = "`dns`" ["servers" "search" "ttl"] later [];
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
-    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "authorize" "limits"]
-        later ["proxy_protocol" "tls" "jwt"];
-    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror" "hedge"]
+    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "authorize" "jwt" "limits"]
+        later ["proxy_protocol" "tls"];
+    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "jwt" "rate_limit" "fault" "mirror" "hedge"]
         later ["hash"];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" [
         "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
     ] later ["tls"];
-    LISTENER = "a listener" ["bind" "protocol" "direction" "authorize" "limits" "routes"]
-        later ["original_destination" "proxy_protocol" "tls" "jwt"];
+    LISTENER = "a listener" ["bind" "protocol" "direction" "authorize" "jwt" "limits" "routes"]
+        later ["original_destination" "proxy_protocol" "tls"];
+    JWT = "`jwt`" ["issuer" "jwks" "audience" "leeway" "claims"] later [];
     AUTHORIZE = "`authorize`" ["enforce" "deny" "allow"] later [];
     AUTHORIZE_RULE = "an `authorize` rule" ["from" "source" "method" "path" "headers"] later [];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -50,7 +51,7 @@ sections! {
     ] later ["per_source"];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
-        "rate_limit" "fault" "mirror" "hedge"
+        "jwt" "rate_limit" "fault" "mirror" "hedge"
     ] later ["hash"];
     MATCH = "`match`" ["host" "path" "grpc" "method" "headers" "query"] later [];
     PATH = "`path`" ["regex"] later [];
@@ -119,6 +120,12 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("listen", "bind"),
     ("port", "bind"),
     ("authorization", "authorize"),
+    ("jwt_authn", "jwt"),
+    ("jwks_uri", "jwks"),
+    ("jwksUri", "jwks"),
+    ("audiences", "audience"),
+    ("claim_to_headers", "claims"),
+    ("clock_skew_seconds", "leeway"),
     ("rbac", "authorize"),
     ("principals", "from"),
     ("source_ip", "source"),

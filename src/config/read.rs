@@ -7,6 +7,7 @@ mod discover;
 mod gate;
 mod headers;
 mod health;
+mod jwt;
 mod listener;
 mod matches;
 mod outliers;

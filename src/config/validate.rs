@@ -3,6 +3,7 @@
 mod authorize;
 mod gate;
 mod health;
+mod jwt;
 mod outliers;
 mod shadow;
 mod shaping;
@@ -35,6 +36,7 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
         let node = root.get("listeners").and_then(|node| node.get(&listener.name));
         let path = listeners.key(&listener.name);
         authorize::rules(listener, node, &path, &mut out);
+        jwt::issuers(listener, node, &path, &mut out);
         let routes = path.key("routes");
         let nodes = match node.and_then(|node| node.get("routes")).map(|node| &node.value) {
             Some(Value::List(nodes)) => nodes.as_slice(),

@@ -5,6 +5,7 @@
 mod authorize;
 mod gate;
 mod health;
+mod jwt;
 mod route;
 mod shaping;
 mod upstream;
@@ -20,12 +21,13 @@ use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
 use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 
-use super::ApplyError;
 use super::resolve::Plan;
+use super::{ApplyError, jwks};
 
 pub(super) use gate::features;
 pub(super) use health::health;
 pub use health::settings as health_settings;
+pub(super) use jwt::reasons as token_refusals;
 pub(super) use upstream::upstream;
 
 /// The route label of requests that no route took.
@@ -35,13 +37,14 @@ pub(super) const UNROUTED: &str = "none";
 pub(super) fn snapshot(
     config: &config::Config,
     upstreams: &Plan,
+    keys: &jwks::Plan,
     metrics: &Metrics,
     before: &Snapshot,
 ) -> Result<Snapshot, ApplyError> {
     let listeners = config
         .listeners
         .iter()
-        .map(|listener| compile_listener(listener, upstreams, metrics, before).map(Arc::new))
+        .map(|listener| compile_listener(listener, upstreams, keys, metrics, before).map(Arc::new))
         .collect::<Result<_, _>>()?;
     Ok(Snapshot {
         generation: before.generation + 1,
@@ -79,12 +82,13 @@ pub fn compiled(
         upstreams: Vec::new(),
     };
     let upstreams = Plan::without_discovery(config, metrics, rng, now);
-    snapshot(config, &upstreams, metrics, &before)
+    snapshot(config, &upstreams, &jwks::Plan::default(), metrics, &before)
 }
 
 fn compile_listener(
     listener: &config::Listener,
     upstreams: &Plan,
+    keys: &jwks::Plan,
     metrics: &Metrics,
     before: &Snapshot,
 ) -> Result<Listener, ApplyError> {
@@ -102,6 +106,7 @@ fn compile_listener(
         name: name.into(),
         inbound: listener.direction == config::Direction::Inbound,
         authorize: authorize::authorize(listener, metrics)?,
+        jwt: jwt::issuers(listener, keys, metrics),
         limits: ListenerLimits {
             connections: limits.connections,
             headers: limits.headers,

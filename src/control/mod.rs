@@ -6,6 +6,7 @@
 
 mod checks;
 mod compile;
+mod jwks;
 mod listen;
 mod outliers;
 mod providers;
@@ -98,6 +99,7 @@ pub struct Control {
     effective: RefCell<String>,
     listeners: RefCell<Listeners>,
     upstreams: RefCell<Upstreams>,
+    keys: RefCell<jwks::Sources>,
     last_error: RefCell<Option<String>>,
     /// The text of the file as it was read last.
     read: RefCell<String>,
@@ -136,6 +138,7 @@ impl Control {
             effective: RefCell::default(),
             listeners: RefCell::default(),
             upstreams: RefCell::new(upstreams),
+            keys: RefCell::default(),
             last_error: RefCell::default(),
             read: RefCell::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -210,11 +213,12 @@ impl Control {
             // Compiling has made series for what will not be.
             series::forget(&self.metrics, &config, &self.config());
         }
-        let (upstreams, listeners, snapshot) = planned?;
+        let (upstreams, listeners, keys, snapshot) = planned?;
         // From here on nothing fails.
         let generation = snapshot.generation;
         let mut applied = Applied { generation, ..Applied::default() };
         self.upstreams.borrow_mut().commit(upstreams, &mut applied);
+        self.keys.borrow_mut().commit(keys, &self.metrics);
         self.snapshots.apply(snapshot);
         let workers = self.workers.len();
         let commands = self.listeners.borrow_mut().commit(listeners, workers, &mut applied);
@@ -235,11 +239,12 @@ impl Control {
         &self,
         config: &Config,
         before: &Snapshot,
-    ) -> Result<(resolve::Plan, listen::Plan, Snapshot), ApplyError> {
+    ) -> Result<(resolve::Plan, listen::Plan, jwks::Plan, Snapshot), ApplyError> {
         let listeners = self.listeners.borrow().plan(config, self.workers.len())?;
         let upstreams = self.upstreams.borrow().plan(config)?;
-        let snapshot = compile::snapshot(config, &upstreams, &self.metrics, before)?;
-        Ok((upstreams, listeners, snapshot))
+        let keys = self.keys.borrow().plan(config)?;
+        let snapshot = compile::snapshot(config, &upstreams, &keys, &self.metrics, before)?;
+        Ok((upstreams, listeners, keys, snapshot))
     }
 
     /// True where `content` is what was read last, whether or not it took force.

@@ -20,7 +20,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-pub use access::AccessFamilies;
+pub use access::{AccessFamilies, JwksMetrics, JwtMetrics};
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use gate::{GateFamilies, GateFeatures, GateMetrics};
 pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};

@@ -29,7 +29,7 @@ use super::listener::{Active, Admitted, LocalListener};
 use super::stream::StreamExecutor;
 use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
-use super::{request, tcp};
+use super::{client_cert, request, tcp};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -93,6 +93,8 @@ pub(super) struct Downstream {
     pub(super) identity: Option<Arc<Identity>>,
     /// The peer's address as `X-Forwarded-For` has it, made once.
     pub(super) forwarded_for: Option<HeaderValue>,
+    /// What `X-Forwarded-Client-Cert` says of the peer, made once.
+    pub(super) client_cert: Option<HeaderValue>,
     pub(super) http2: bool,
     pub(super) activity: Arc<Activity>,
     pub(super) clock: Clock,
@@ -225,12 +227,14 @@ impl Downstream {
             }
             Peer::Unix => None,
         };
+        let client_cert = accepted.identity.as_deref().and_then(client_cert::element);
         Self {
             worker: accepted.worker,
             local: accepted.local,
             peer: accepted.peer,
             identity: accepted.identity,
             forwarded_for,
+            client_cert,
             http2,
             activity: socket.activity(),
             clock: Clock::new(Instant::now()),

@@ -8,6 +8,7 @@ mod authorize;
 mod command;
 mod fault;
 mod hedging;
+mod jwt;
 mod mirror;
 mod rate_limit;
 
@@ -29,6 +30,7 @@ pub use authorize::Authorize;
 pub use command::{Command, ListenSocket, Protocol};
 pub use fault::FaultInjection;
 pub use hedging::Hedging;
+pub use jwt::{Jwt, JwtMode};
 pub use mirror::{Mirror, MirrorTarget};
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
 
@@ -78,6 +80,8 @@ pub struct Listener {
     pub inbound: bool,
     /// Who may call what. `None`: everyone everything.
     pub authorize: Option<Authorize>,
+    /// Whose tokens are taken. `None`: none are asked for.
+    pub jwt: Option<Jwt>,
     /// What a peer may use.
     pub limits: ListenerLimits,
     /// Open connections over all workers; shared with the listener of the same name before a reload.
@@ -134,6 +138,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// A stream on which nothing moves.
     pub idle: Option<Duration>,
+    /// Whether a token is needed, where the listener takes some.
+    pub jwt: JwtMode,
     /// Requests beyond it are refused.
     pub rate_limit: Option<RateLimit>,
     /// Failures on purpose.

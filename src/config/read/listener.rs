@@ -9,7 +9,7 @@ use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::{Action, Direction, Listener, ListenerLimits, ListenerProtocol, RouteMatch};
 
-use super::{At, Fields, action, authorize};
+use super::{At, Fields, action, authorize, jwt};
 
 /// Every listener, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Listener>> {
@@ -24,6 +24,7 @@ pub(super) fn defaults(at: At<'_>) -> Option<()> {
     fields.read("direction", |at| direction(&at));
     limits(fields.get("limits"), protocol);
     fields.read("authorize", |at| authorize::authorize(&at, protocol));
+    fields.get("jwt").map(|at| jwt::issuers(&at, protocol));
     Some(())
 }
 
@@ -37,10 +38,12 @@ fn one(at: &At<'_>) -> Option<Listener> {
     let direction = fields.read("direction", |at| direction(&at)).unwrap_or(by_address);
     let limits = limits(fields.get("limits"), protocol);
     let authorize = fields.read("authorize", |at| authorize::authorize(&at, protocol));
-    let routes =
-        fields.required("routes").map(|at| routes(&at, name.unwrap_or_default(), protocol));
+    let jwt = fields.get("jwt").map(|at| jwt::issuers(&at, protocol)).unwrap_or_default();
+    let routes = fields
+        .required("routes")
+        .map(|at| routes(&at, name.unwrap_or_default(), protocol, fields.get("jwt").is_some()));
     let (name, bind, routes) = (name?.to_owned(), bind?, routes?);
-    Some(Listener { name, bind, protocol, direction, authorize, limits, routes })
+    Some(Listener { name, bind, protocol, direction, authorize, jwt, limits, routes })
 }
 
 /// The key that names a listener or an upstream: a metric label, and part of paths and commands.
@@ -118,7 +121,12 @@ fn limits(at: Option<At<'_>>, protocol: ListenerProtocol) -> ListenerLimits {
     limits
 }
 
-fn routes(at: &At<'_>, listener: &str, protocol: ListenerProtocol) -> Vec<crate::config::Route> {
+fn routes(
+    at: &At<'_>,
+    listener: &str,
+    protocol: ListenerProtocol,
+    tokens: bool,
+) -> Vec<crate::config::Route> {
     let Some(items) = at.list("a list of routes") else { return Vec::new() };
     if items.is_empty() {
         let error = Diagnostic::error("missing-key", at.node.span, "`routes` holds no route");
@@ -130,6 +138,9 @@ fn routes(at: &At<'_>, listener: &str, protocol: ListenerProtocol) -> Vec<crate:
         .map(|(index, item)| action::route(item, &format!("{listener}[{index}]")))
         .collect();
     unique_names(&items);
+    if !tokens {
+        jwt::need_issuers(at, &routes);
+    }
     if protocol == ListenerProtocol::Tcp {
         only_to(at, &items, &routes);
         routes.iter_mut().flatten().for_each(without_http);
@@ -180,6 +191,7 @@ fn only_to(at: &At<'_>, items: &[At<'_>], routes: &[Option<crate::config::Route>
             "fault",
             "mirror",
             "hedge",
+            "jwt",
         ] {
             let Some(entry) = item.node.entry(key).filter(|entry| !entry.node.inherited) else {
                 continue;

@@ -59,6 +59,11 @@ pub(super) fn route_keys() -> Properties {
             any_of(vec![words(&["never"]), retry()]),
         ),
     ];
+    keys.push((
+        "jwt",
+        "Whether a token is needed where the listener has `jwt`. Default required.",
+        words(&["required", "optional", "never"]),
+    ));
     keys.extend(shaping_keys());
     keys
 }
