@@ -26,7 +26,7 @@ const TABLE: &[(&str, u8, &str)] = &[
     ("route", 2, "base metrics policy"),
     ("tls", 2, "base metrics policy"),
     ("net", 3, "base io metrics tls"),
-    ("discovery", 4, "base metrics net"),
+    ("discovery", 4, "base io metrics net"),
     ("health", 4, "base io metrics policy net"),
     ("upstream", 4, "base io metrics policy balance net"),
     ("snapshot", 5, "base metrics policy route tls upstream"),

@@ -1,6 +1,20 @@
 //! `endpoints:` and `discover:` of an upstream: one variant for each provider.
 
+mod consul;
+
+use std::path::PathBuf;
+
 use crate::base::endpoint::EndpointSpec;
+
+pub use consul::ConsulService;
+
+use super::diagnostic::{Diagnostic, Severity};
+use super::read::Reader;
+use super::source::Source;
+use super::{load, read};
+
+/// Values of a file of endpoints: ten thousand of them with everything that an endpoint can have, and as much again.
+const MAX_NODES: usize = 400_000;
 
 /// Where endpoints come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +28,13 @@ pub enum Discover {
         /// 1..=65535.
         port: u16,
     },
+    /// `discover: consul://address:port/service`.
+    Consul(Box<ConsulService>),
+    /// `discover: file:///path`.
+    File {
+        /// Absolute.
+        path: PathBuf,
+    },
 }
 
 impl Discover {
@@ -22,6 +43,8 @@ impl Discover {
         match self {
             Self::Endpoints(_) => "endpoints".to_owned(),
             Self::Dns { host, port } => format!("dns://{host}:{port}"),
+            Self::Consul(consul) => consul.url(),
+            Self::File { path } => format!("file://{}", path.display()),
         }
     }
 
@@ -31,7 +54,49 @@ impl Discover {
             // As callers write it: without the port that `http` has by itself.
             Self::Dns { host, port: 80 } => Some(host.clone()),
             Self::Dns { host, port } => Some(format!("{host}:{port}")),
-            Self::Endpoints(_) => None,
+            Self::Endpoints(_) | Self::Consul(_) | Self::File { .. } => None,
         }
     }
+}
+
+/// The endpoints of a file called `name` that holds a list of them, in YAML or JSON, as under `endpoints:`. `[]` is no endpoint; a
+/// file without anything is an error, as that is what a file being written looks like.
+///
+/// # Errors
+/// The first mistake as `name:line:column: message`, and how many there are.
+pub fn endpoints_from(name: &str, text: &str) -> Result<Vec<EndpointSpec>, String> {
+    let source = Source::new(name, text);
+    let mut found = Vec::new();
+    let root = load::tree_of(&source, MAX_NODES, &mut found);
+    for empty in found.iter_mut().filter(|found| found.code == "empty-file") {
+        empty.help = Some("a list without endpoints is written `[]`".to_owned());
+    }
+    let endpoints = root.and_then(|root| {
+        let reader = Reader::new(&root);
+        let endpoints = read::endpoints_file(&reader, &root);
+        found.extend(reader.into_diagnostics());
+        endpoints
+    });
+    found.retain(|found| found.severity == Severity::Error);
+    // A key that is missing is most often one that is misspelt, which is told with what was meant.
+    let first = found.iter().min_by_key(|found| (found.code == "missing-key", found.span.start));
+    match (endpoints, first) {
+        (Some(endpoints), None) => Ok(endpoints),
+        (_, Some(first)) => Err(one_line(first, &source, found.len() - 1)),
+        (None, None) => Err(format!("{name}: there is no list of endpoints")),
+    }
+}
+
+/// A finding for a log: where, what, what would be right.
+fn one_line(first: &Diagnostic, source: &Source, more: usize) -> String {
+    let place = source.position(first.span.start);
+    let mut line = format!("{}:{}:{}: {}", source.name(), place.line, place.column, first.message);
+    let right = Some(first.label.as_str()).filter(|label| !label.is_empty());
+    for right in right.into_iter().chain(first.help.as_deref()) {
+        line.push_str(&format!(": {right}"));
+    }
+    if more > 0 {
+        line.push_str(&format!(" (and {more} more)"));
+    }
+    line
 }

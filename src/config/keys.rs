@@ -71,8 +71,12 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["subset" "tls"];
-    DISCOVER = "`discover`" ["dns"] later ["dns+srv" "consul" "k8s" "file" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "consul" "file"] later ["dns+srv" "k8s" "xds" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
+    DISCOVER_CONSUL = "`discover.consul`" [
+        "address" "service" "tags" "datacenter" "passing" "token_file"
+    ] later ["tls"];
+    DISCOVER_FILE = "`discover.file`" ["path"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
@@ -220,4 +224,8 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("enforcing", "enforce"),
     ("healthy_panic_threshold", "panic"),
     ("stdev_factor", "stdev"),
+    ("dc", "datacenter"),
+    ("tag", "tags"),
+    ("token", "token_file"),
+    ("host", "address"),
 ];

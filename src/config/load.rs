@@ -23,6 +23,11 @@ const MAX_DEPTH: usize = 32;
 
 /// The tree of a file, or nothing where it is no YAML that we take. Findings go to `out`.
 pub(super) fn tree(source: &Source, out: &mut Vec<Diagnostic>) -> Option<Node> {
+    tree_of(source, MAX_NODES, out)
+}
+
+/// The same, of a file with at most `most` nodes.
+pub(super) fn tree_of(source: &Source, most: usize, out: &mut Vec<Diagnostic>) -> Option<Node> {
     if source.text().len() > MAX_BYTES {
         let message = format!("the file has {} bytes, more than 4MiB", source.text().len());
         out.push(Diagnostic::error("too-large", Span::default(), message));
@@ -30,7 +35,7 @@ pub(super) fn tree(source: &Source, out: &mut Vec<Diagnostic>) -> Option<Node> {
     }
     let mut options = Options::default();
     options.set_emit_comments(false);
-    let mut builder = Builder::new(out);
+    let mut builder = Builder::new(most, out);
     for next in Parser::new_from_str_with_options(source.text(), options) {
         match next {
             Ok((event, range)) => builder.take(event, range).ok()?,
@@ -59,6 +64,8 @@ struct Builder<'a> {
     /// Complete anchored nodes; one that repeats itself is never found here.
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    /// How many there may be.
+    most: usize,
     documents: usize,
     root: Option<Node>,
 }
@@ -94,9 +101,9 @@ enum Key {
 }
 
 impl<'a> Builder<'a> {
-    fn new(out: &'a mut Vec<Diagnostic>) -> Self {
+    fn new(most: usize, out: &'a mut Vec<Diagnostic>) -> Self {
         let (open, anchors) = (Vec::new(), HashMap::new());
-        Self { out, open, anchors, nodes: 0, documents: 0, root: None }
+        Self { out, open, anchors, nodes: 0, most, documents: 0, root: None }
     }
 
     fn take(&mut self, event: Event<'_>, range: Range) -> Result<(), Stop> {
@@ -156,7 +163,7 @@ impl<'a> Builder<'a> {
     fn count(&mut self, nodes: usize, below: usize, span: Span) -> Result<(), Stop> {
         self.nodes += nodes;
         let limit = match () {
-            () if self.nodes > MAX_NODES => format!("the file has more than {MAX_NODES} values"),
+            () if self.nodes > self.most => format!("the file has more than {} values", self.most),
             () if self.open.len() + below > MAX_DEPTH => {
                 format!("lists and maps are nested more than {MAX_DEPTH} deep")
             }

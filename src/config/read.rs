@@ -4,6 +4,7 @@
 mod action;
 mod authorize;
 mod discover;
+mod endpoints;
 mod gate;
 mod headers;
 mod health;
@@ -21,6 +22,8 @@ mod upstream;
 use std::cell::RefCell;
 use std::collections::HashSet;
 
+use crate::base::endpoint::EndpointSpec;
+
 use super::diagnostic::{Diagnostic, either, nearest};
 use super::keys::{self, Section};
 use super::node::{Entry, Node, Path, Step, Value};
@@ -29,6 +32,11 @@ use super::source::Span;
 pub(super) use retry::GRPC;
 pub(super) use scenario::scenario;
 pub(super) use top::config;
+
+/// The endpoints of a file that holds nothing else.
+pub(super) fn endpoints_file(reader: &Reader<'_>, root: &Node) -> Option<Vec<EndpointSpec>> {
+    endpoints::listed(&At::root(reader, root))
+}
 
 /// What reading collects, and what every reader may need to know.
 pub(super) struct Reader<'a> {
@@ -85,6 +93,7 @@ impl<'a> At<'a> {
         match (steps.last(), key) {
             (Some(Step::Index(_)), Some(key)) => format!("an item of `{key}`"),
             (_, Some(key)) => format!("`{key}`"),
+            (Some(Step::Index(_)), None) => "an item of the list".to_owned(),
             _ => "the file".to_owned(),
         }
     }

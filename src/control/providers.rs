@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, Discover};
 use crate::discovery::Provider;
+use crate::discovery::consul::{Consul, Query};
 use crate::discovery::dns::{Dns, Resolver, ResolverError, TtlRange};
+use crate::discovery::file::File;
 
 use super::ApplyError;
 
@@ -28,10 +30,18 @@ impl Shared {
         };
         Ok(match &upstream.discover {
             Discover::Endpoints(_) => None,
+            Discover::File { path } => {
+                Some(Provider::File(File::new(path.clone(), config::endpoints_from)))
+            }
             Discover::Dns { host, port } => {
                 let resolver = self.resolver(&config.dns).map_err(failed)?;
                 let ttl = TtlRange::new(config.dns.ttl.0, config.dns.ttl.1);
                 Some(Provider::Dns(Dns::new(host, *port, ttl, resolver).map_err(failed)?))
+            }
+            Discover::Consul(consul) => {
+                let resolver = self.resolver(&config.dns).map_err(failed)?;
+                let made = Consul::new(consul_query(consul), consul.url(), resolver);
+                Some(Provider::Consul(made.map_err(failed)?))
             }
         })
     }
@@ -42,5 +52,17 @@ impl Shared {
         }
         let made = Arc::new(Resolver::new(&dns.servers, &dns.search)?);
         Ok(Arc::clone(self.resolver.insert(made)))
+    }
+}
+
+fn consul_query(consul: &config::ConsulService) -> Query {
+    Query {
+        host: consul.host.clone(),
+        port: consul.port,
+        service: consul.service.clone(),
+        tags: consul.tags.clone(),
+        datacenter: consul.datacenter.clone(),
+        passing: consul.passing,
+        token_file: consul.token_file.clone(),
     }
 }

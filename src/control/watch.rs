@@ -1,54 +1,29 @@
 //! Noticing that the configuration file has changed.
 //!
-//! Its folder is watched, not the file: editors and `mv` replace it, and Kubernetes swaps a symlink two levels up. What
-//! counts is the content; touching a file reloads nothing. A slow poll stands behind it for file systems that notify
-//! nobody.
+//! What counts is the content; touching a file reloads nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use crate::io::file_events::{FileEvents, Pace};
 
-/// Quiet time after a change: an editor writes in several steps.
-const DEBOUNCE: Duration = Duration::from_millis(200);
-
-/// The file is read this often, whatever the notifications say.
-const POLL: Duration = Duration::from_secs(10);
+/// An editor is done after 200 ms. A poll each 10 s is for file systems that notify nobody: who waits for a change there
+/// says SIGHUP.
+const PACE: Pace = Pace { quiet: Duration::from_millis(200), poll: Duration::from_secs(10) };
 
 /// Waits for changes of a file's content.
 #[derive(Debug)]
 pub struct FileWatch {
     path: PathBuf,
     content: Option<Vec<u8>>,
-    events: mpsc::Receiver<()>,
-    /// Dropping it ends the notifications; `None` where the system gives none.
-    _watcher: Option<RecommendedWatcher>,
+    events: FileEvents,
 }
 
 impl FileWatch {
     /// Watches `path` from its present content on.
     pub fn new(path: &Path) -> Self {
-        // One place is enough: what matters is that something has happened since the last look.
-        let (changed, events) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| !may_change(event.kind)) {
-                return;
-            }
-            let _noted_already = changed.try_send(());
-        });
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
-        let watcher = watcher.and_then(|mut watcher| {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        if let Err(error) = &watcher {
-            tracing::warn!(%error, "no notifications of file changes: looking every 10 s");
-        }
-        let content = std::fs::read(path).ok();
-        Self { path: path.to_owned(), content, events, _watcher: watcher.ok() }
+        let events = FileEvents::new(path, PACE);
+        Self { path: path.to_owned(), content: std::fs::read(path).ok(), events }
     }
 
     /// The content as it was seen last; `None` before the file was there.
@@ -59,16 +34,7 @@ impl FileWatch {
     /// Waits until the content is another one.
     pub async fn changed(&mut self) {
         loop {
-            // Without a watcher the channel is closed, and only the poll is left.
-            let noticed = async {
-                if self.events.recv().await.is_none() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            if tokio::time::timeout(POLL, noticed).await.is_ok() {
-                tokio::time::sleep(DEBOUNCE).await;
-                while self.events.try_recv().is_ok() {}
-            }
+            self.events.next().await;
             // A file that is missing for a moment is being replaced.
             let Ok(content) = std::fs::read(&self.path) else { continue };
             if self.content.as_ref() != Some(&content) {
@@ -76,14 +42,6 @@ impl FileWatch {
                 return;
             }
         }
-    }
-}
-
-/// False for reading: our own look at the file would otherwise be the event that causes the next one.
-fn may_change(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
-        _ => true,
     }
 }
 
@@ -103,22 +61,6 @@ mod tests {
         std::fs::rename(&next, &path).unwrap();
         watch.changed().await;
         assert_eq!(watch.content.as_deref(), Some(b"two".as_slice()));
-    }
-
-    #[tokio::test]
-    async fn looking_at_the_file_is_no_event() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.yaml");
-        std::fs::write(&path, "one").unwrap();
-        let mut watch = FileWatch::new(&path);
-        assert_eq!(std::fs::read(&path).unwrap(), b"one");
-        // Events come in order: what is first in the channel is not the reading.
-        std::fs::write(dir.path().join("other"), "").unwrap();
-        watch.events.recv().await.unwrap();
-        for kind in [AccessKind::Open(AccessMode::Any), AccessKind::Close(AccessMode::Read)] {
-            assert!(!may_change(EventKind::Access(kind)));
-        }
-        assert!(may_change(EventKind::Access(AccessKind::Close(AccessMode::Write))));
     }
 
     #[tokio::test]

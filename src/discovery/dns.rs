@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::publisher::Publisher;
 use crate::base::rng::Rng;
 
+pub(super) use resolver::parse_name;
 pub use resolver::{Resolver, ResolverError};
 use state::DnsState;
 pub use state::TtlRange;
@@ -45,7 +46,7 @@ impl Dns {
         ttl: TtlRange,
         resolver: Arc<Resolver>,
     ) -> Result<Self, ResolverError> {
-        let name = resolver::parse_name(host)?;
+        let name = parse_name(host)?;
         let source = format!("dns://{host}:{port}").into();
         Ok(Self { host: name, port, ttl, resolver, source })
     }

@@ -9,9 +9,10 @@
 //! `publisher`'s; a provider itself only asks, and says what it was told.
 
 mod backoff;
+pub mod consul;
 pub mod dns;
+pub mod file;
 pub mod fixed;
-#[cfg_attr(not(test), expect(dead_code, reason = "for sources that are told of whole sets"))]
 mod last_good;
 mod publisher;
 mod status;
@@ -55,6 +56,10 @@ pub enum Provider {
     Fixed(fixed::Fixed),
     /// A and AAAA records of one name.
     Dns(dns::Dns),
+    /// Healthy instances of a service in Consul.
+    Consul(consul::Consul),
+    /// A list in a file.
+    File(file::File),
 }
 
 /// A running provider. Dropping it ends the provider's task; receivers cloned from `updates` then see a closed channel.
@@ -89,7 +94,23 @@ pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
             Subscription { updates, status, _running: Running::Silent { _sender: sender } }
         }
         Provider::Dns(dns) => start(dns.source(), status, |publisher| dns.run(publisher, rng)),
+        Provider::Consul(consul) => {
+            start_local(consul.source(), status, |publisher| consul.run(publisher, rng))
+        }
+        Provider::File(file) => start(file.source(), status, |publisher| file.run(publisher)),
     }
+}
+
+/// As `start`, for a task that speaks HTTP/1 with our own client, which stays on its thread.
+fn start_local<F: Future<Output = ()> + 'static>(
+    source: Arc<str>,
+    status: Arc<ProviderStatus>,
+    run: impl FnOnce(Publisher) -> F,
+) -> Subscription {
+    let (sender, updates) = watch::channel(Discovered::unanswered(source.clone(), Instant::now()));
+    let task = tokio::task::spawn_local(run(Publisher::new(source, sender, Arc::clone(&status))));
+    let handle = AbortOnDropHandle::new(task);
+    Subscription { updates, status, _running: Running::Task { _handle: handle } }
 }
 
 /// Starts the task of a provider, with a channel that says "not known yet".

@@ -26,6 +26,12 @@ impl Publisher {
         Self { source, sender, status }
     }
 
+    /// The source has been looked at, or has said of itself, that the last good set still is what it was: an unchanged file,
+    /// a heartbeat, a long poll that ended without a change.
+    pub(super) fn still_good(&self, now: Instant) {
+        self.status.record_success(now);
+    }
+
     /// Counts what happened, logs it where it is not what happened last time too, and publishes the set if there is one.
     pub(super) fn take(&self, verdict: Verdict, now: Instant) {
         let Verdict { publish, trouble, standing } = verdict;

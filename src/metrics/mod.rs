@@ -85,6 +85,12 @@ impl Metrics {
     }
 }
 
+/// A counter that is nowhere shown, for connections that carry no requests.
+pub fn unseen() -> IntCounter {
+    #[expect(clippy::expect_used, reason = "invariant: a constant name that is valid")]
+    IntCounter::new("unseen", "Not registered.").expect("a valid name")
+}
+
 type Definition = (&'static str, &'static str);
 
 /// Builds and registers one family at a time.

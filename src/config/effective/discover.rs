@@ -1,10 +1,10 @@
 //! `endpoints` or `discover` of an upstream: as a URL where it says everything, else in the long form.
 
-use crate::config::Discover;
 use crate::config::node::Node;
+use crate::config::{ConsulService, Discover};
 
 use super::below;
-use super::write::{self, Writer, list, quoted};
+use super::write::{self, Writer, list, quoted, text};
 
 pub(super) fn source(w: &mut Writer<'_>, discover: &Discover, upstream: Option<&Node>) {
     let node = below(upstream, "discover", "");
@@ -14,6 +14,30 @@ pub(super) fn source(w: &mut Writer<'_>, discover: &Discover, upstream: Option<&
             w.leaf("endpoints", list(items), below(upstream, "endpoints", ""));
         }
         // A URL says it all.
-        Discover::Dns { .. } => w.leaf("discover", quoted(discover.source()), node),
+        Discover::Dns { .. } | Discover::File { .. } => {
+            w.leaf("discover", quoted(discover.source()), node);
+        }
+        Discover::Consul(service) => w.section("discover", |w| consul(w, service, node)),
     }
+}
+
+fn consul(w: &mut Writer<'_>, consul: &ConsulService, node: Option<&Node>) {
+    let long = below(node, "consul", "");
+    // The short form says it all in one place.
+    let at = |key| if long.is_some() { below(long, key, "") } else { node };
+    w.section("consul", |w| {
+        let address = quoted(format_args!("{}:{}", consul.host, consul.port));
+        w.leaf("address", address, at("address"));
+        w.leaf("service", text(&consul.service), at("service"));
+        w.leaf("tags", list(consul.tags.iter().map(text)), at("tags"));
+        match &consul.datacenter {
+            Some(datacenter) => w.leaf("datacenter", text(datacenter), at("datacenter")),
+            None => w.note("datacenter: the agent's own"),
+        }
+        w.leaf("passing", consul.passing, at("passing"));
+        match &consul.token_file {
+            Some(path) => w.leaf("token_file", quoted(path.display()), at("token_file")),
+            None => w.note("token_file: none"),
+        }
+    });
 }

@@ -1,7 +1,9 @@
 //! `discover:`, as a URL (`dns://name:port`) or as a map (`{ dns: { host: name, port: 80 } }`). Each provider reads both
 //! of its forms in a file of its own; [`PROVIDERS`] is the list.
 
+mod consul;
 mod dns;
+mod file;
 
 use crate::config::Discover;
 use crate::config::diagnostic::nearest;
@@ -20,7 +22,11 @@ struct Provider {
 }
 
 /// Every provider, in the order of `keys::DISCOVER`.
-const PROVIDERS: &[Provider] = &[Provider { scheme: "dns", url: dns::url, map: dns::map }];
+const PROVIDERS: &[Provider] = &[
+    Provider { scheme: "dns", url: dns::url, map: dns::map },
+    Provider { scheme: "consul", url: consul::url, map: consul::map },
+    Provider { scheme: "file", url: file::url, map: file::map },
+];
 
 const RIGHT: &str = "write `dns://name:port`";
 
@@ -29,9 +35,12 @@ pub(super) fn discover(at: &At<'_>) -> Option<Discover> {
         let fields = at.fields(&keys::DISCOVER)?;
         let schemes: Vec<&str> = PROVIDERS.iter().map(|provider| provider.scheme).collect();
         let written = entries.iter().find_map(|entry| provider(&entry.key));
-        // A map with a wrong key alone has been told of.
-        let below = fields.exactly_one(&schemes).filter(|_| written.is_some());
-        return (written?.map)(&below?);
+        if written.is_none() && !entries.is_empty() {
+            // The wrong key has been told of.
+            return None;
+        }
+        let below = fields.exactly_one(&schemes)?;
+        return (written?.map)(&below);
     }
     let text = at.text()?;
     let Some((scheme, rest)) = text.split_once("://") else {

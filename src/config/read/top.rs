@@ -81,7 +81,7 @@ fn admin(at: At<'_>) -> Option<Admin> {
     Some(Admin { bind, token_file })
 }
 
-fn absolute_path(at: At<'_>) -> Option<PathBuf> {
+pub(super) fn absolute_path(at: At<'_>) -> Option<PathBuf> {
     at.parsed(|text| match text.starts_with('/') && !text.contains('\0') {
         true => Ok(PathBuf::from(text)),
         false => Err("write an absolute path, such as `/run/outrigger/token`"),

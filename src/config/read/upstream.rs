@@ -1,12 +1,8 @@
 //! `upstreams`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::base::address::Address;
-use crate::base::endpoint::EndpointSpec;
 use crate::base::units::{Rate, Ratio};
-use crate::config::diagnostic::Diagnostic;
 use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::outliers::{Outliers, half};
@@ -14,7 +10,7 @@ use crate::config::{
     Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
-use super::{At, Fields, discover, gate, health, listener, outliers};
+use super::{At, Fields, discover, endpoints, gate, health, listener, outliers};
 
 /// Every upstream, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
@@ -35,7 +31,7 @@ fn one(at: &At<'_>) -> Option<Upstream> {
     let source = fields.exactly_one(&["endpoints", "discover"]);
     let discover = source.and_then(|at| match at.path.steps().last() {
         Some(crate::config::node::Step::Key("discover")) => discover::discover(&at),
-        _ => endpoints(&at),
+        _ => endpoints::written(&at).map(Discover::Endpoints),
     });
     let absent = Discover::Endpoints(Vec::new());
     let known = discover.is_some();
@@ -69,62 +65,6 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
             .read("outliers", outliers::outliers)
             .unwrap_or_else(|| Some(Outliers::default())),
     }
-}
-
-fn endpoints(at: &At<'_>) -> Option<Discover> {
-    let items = at.list("a list of addresses, such as `[127.0.0.1:5001]`")?;
-    if items.is_empty() {
-        let message = "`endpoints` holds no endpoint";
-        at.push(at.error("missing-key", message).label("write at least one `address:port`"));
-    }
-    let mut seen = HashMap::new();
-    let mut endpoints = Vec::with_capacity(items.len());
-    for item in &items {
-        let Some(endpoint) = endpoint(item) else { continue };
-        if let Some(first) = seen.insert(endpoint.address.clone(), item.node.span) {
-            let message = format!("the endpoint {} is written twice", endpoint.address);
-            let error = Diagnostic::error("duplicate-name", item.node.span, message).at(item.path);
-            item.push(error.label("for a larger share use `weight`").related(first, "first here"));
-        }
-        endpoints.push(endpoint);
-    }
-    Some(Discover::Endpoints(endpoints))
-}
-
-fn endpoint(at: &At<'_>) -> Option<EndpointSpec> {
-    if let Value::Scalar(_) = at.node.value {
-        return address(at).map(EndpointSpec::at);
-    }
-    let fields = at.fields(&keys::ENDPOINT)?;
-    let weight = fields.read("weight", |at| at.number(1..=1_000));
-    let priority = fields.read("priority", |at| at.number(0..=65_535));
-    let zone = fields.read("zone", |at| at.text().map(str::to_owned));
-    let labels = fields.read("labels", labels);
-    let address = address(&fields.required("address")?)?;
-    Some(EndpointSpec {
-        address,
-        weight: weight.unwrap_or(1),
-        priority: priority.unwrap_or(0),
-        zone,
-        labels: labels.unwrap_or_default(),
-    })
-}
-
-fn address(at: &At<'_>) -> Option<Address> {
-    let address = at.address()?;
-    if let Address::Tcp(tcp) = &address
-        && tcp.port() == 0
-    {
-        at.bad_value(&address.to_string(), "port 0 cannot be reached");
-        return None;
-    }
-    Some(address)
-}
-
-fn labels(at: At<'_>) -> Option<BTreeMap<String, String>> {
-    let pairs = at.pairs("a map from labels to values")?;
-    let read = pairs.iter().filter_map(|(e, at)| Some((e.key.clone(), at.text()?.to_owned())));
-    Some(read.collect())
 }
 
 /// The policy, and the panic threshold where it is written.

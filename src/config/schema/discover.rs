@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::parts::{any_of, integer, map_of, object, pattern, text};
+use super::parts::{any_of, boolean, integer, map_of, object, one_or_more, pattern, text};
 
 pub(super) fn endpoints() -> Value {
     let endpoint = any_of(vec![
@@ -30,20 +30,49 @@ pub(super) fn discover() -> Value {
     let mut long = object(
         "`discover`",
         &[],
-        vec![(
-            "dns",
-            "A and AAAA records of a name.",
-            object(
-                "`discover.dns`",
-                &["host", "port"],
-                vec![
-                    ("host", "The name; the search domains of `dns` apply.", text()),
-                    ("port", "Of every address.", integer(1, 65_535)),
-                ],
-            ),
-        )],
+        vec![
+            ("dns", "A and AAAA records of a name.", dns()),
+            ("consul", "Healthy instances of a service in Consul.", consul()),
+            ("file", "A list as under `endpoints`, in YAML or JSON.", file()),
+        ],
     );
     long["minProperties"] = json!(1);
     long["maxProperties"] = json!(1);
-    any_of(vec![pattern("^dns://.+:[0-9]+$"), long])
+    any_of(vec![
+        pattern("^dns://.+:[0-9]+$"),
+        pattern("^file:///.*[^/]$"),
+        pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
+        long,
+    ])
+}
+
+fn dns() -> Value {
+    object(
+        "`discover.dns`",
+        &["host", "port"],
+        vec![
+            ("host", "The name; the search domains of `dns` apply.", text()),
+            ("port", "Of every address.", integer(1, 65_535)),
+        ],
+    )
+}
+
+fn file() -> Value {
+    let path = ("path", "Absolute; read again when its content changes.", text());
+    object("`discover.file`", &["path"], vec![path])
+}
+
+fn consul() -> Value {
+    object(
+        "`discover.consul`",
+        &["address", "service"],
+        vec![
+            ("address", "The agent, such as `127.0.0.1:8500`.", text()),
+            ("service", "Its name in Consul.", text()),
+            ("tags", "All of these an instance must have.", one_or_more(text())),
+            ("datacenter", "Default: the agent's own.", text()),
+            ("passing", "Without instances that have a warning. Default false.", boolean()),
+            ("token_file", "Where the ACL token stands; read with each question.", text()),
+        ],
+    )
 }

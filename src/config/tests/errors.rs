@@ -108,6 +108,16 @@ told! {
     breaker_that_a_hanging_upstream_never_opens: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nbreaker: { min_requests: 20 }");
 }
 
+// Consul.
+told! {
+    consul_without_a_service: upstream("discover: consul://127.0.0.1:8500");
+    consul_without_a_port: upstream("discover: consul://consul.internal/articles");
+    consul_parameter_of_no_meaning: upstream("discover: \"consul://127.0.0.1:8500/articles?tags=prod\"");
+    consul_passing_with_a_value: upstream("discover: \"consul://127.0.0.1:8500/articles?passing=true\"");
+    consul_tag_that_needs_the_long_form: upstream("discover: \"consul://127.0.0.1:8500/articles?tag=a=b\"");
+    consul_long_form_with_mistakes: upstream("discover: { consul: { address: consul.internal, service: \"\", token_file: token, dc: dc1 } }");
+}
+
 // Words and values.
 told! {
     unknown_key: route("to: articles\ntimout: 2s");
@@ -115,7 +125,7 @@ told! {
     words_of_other_proxies: "clusters: {}\nlisteners:\n  o:\n    listen: 127.0.0.1:80\n    routes:\n      - match: { prefix: /a }\n        cluster: a\n        retries: { on: 5xx, num_retries: 3 }\nupstreams: { a: { servers: [127.0.0.1:1], lb_policy: round_robin } }\n";
     key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
     key_of_a_later_version: route("to: articles\nhash: []");
-    scheme_of_a_later_version: upstream("discover: consul://127.0.0.1:8500/articles?passing");
+    scheme_of_a_later_version: upstream("discover: xds://127.0.0.1:18000/articles");
     balancer_of_a_later_version: upstream("endpoints: [127.0.0.1:1]\nbalance: maglev");
     unquoted_boolean: route("match: { headers: { x-canary: yes } }\nto: articles");
     unquoted_number: top("service: 1.10");
@@ -139,6 +149,9 @@ told! {
     bind_without_an_address: listener("bind: \":8080\"\nroutes: [{ to: articles }]");
     bind_of_a_name: listener("bind: localhost:8080\nroutes: [{ to: articles }]");
     endpoint_by_name: upstream("endpoints: [articles.internal:5001]");
+    discovery_by_a_relative_path: upstream("discover: file://articles.yaml");
+    discovery_by_two: upstream("discover: { dns: { host: articles, port: 80 }, file: { path: /articles.yaml } }");
+    discovery_by_nobody: upstream("discover: { dsn: { host: articles, port: 80 } }");
     discovery_without_port: upstream("discover: dns://articles.internal");
     discovery_of_an_address: upstream("discover: dns://10.0.0.1:80");
     unset_variable: listener("bind: \"${HOST}:80\"\nroutes: [{ to: articles }]");

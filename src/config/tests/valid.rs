@@ -277,3 +277,34 @@ upstreams:
     let again = load(&load(text).effective_yaml()).config.unwrap();
     assert!(again == config);
 }
+
+#[test]
+fn a_file_of_endpoints_is_read_as_the_list_in_the_file_would_be() {
+    let read = |text: &str| crate::config::endpoints_from("e.yaml", text);
+    let yaml = "- 127.0.0.1:1\n- { address: \"[::1]:2\", weight: 3, priority: 1, zone: a, labels: { v: v2 } }\n";
+    let json = r#"["127.0.0.1:1", {"address": "[::1]:2", "weight": 3, "priority": 1, "zone": "a", "labels": {"v": "v2"}}]"#;
+    let endpoints = read(yaml).unwrap();
+    assert_eq!(read(json).unwrap(), endpoints);
+    let written = format!(
+        "listeners: {{ o: {{ bind: 127.0.0.1:1, routes: [{{ to: a }}] }} }}\nupstreams: {{ a: {{ endpoints: {json} }} }}"
+    );
+    let config = load(&written).config.unwrap();
+    assert_eq!(config.upstreams[0].discover, crate::config::Discover::Endpoints(endpoints));
+    assert_eq!(read("[]").unwrap(), []);
+}
+
+#[test]
+fn a_mistake_in_a_file_of_endpoints_is_told_with_its_place() {
+    let error = |text: &str| crate::config::endpoints_from("e.yaml", text).unwrap_err();
+    let found = [
+        "- 127.0.0.1\n",
+        "- 127.0.0.1:1\n- { address: 127.0.0.1:2, wieght: 2 }\n- nonsense\n",
+        "- 127.0.0.1:1\n- 127.0.0.1:1\n",
+        "endpoints: [127.0.0.1:1]\n",
+        "",
+        "# nothing\n",
+        "[127.0.0.1:1\n",
+    ]
+    .map(error);
+    insta::assert_snapshot!(found.join("\n"));
+}

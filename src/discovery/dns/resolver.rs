@@ -73,7 +73,7 @@ pub enum ResolverError {
 }
 
 /// Reads a host name; international names are put into their ASCII form.
-pub(super) fn parse_name(name: &str) -> Result<Name, ResolverError> {
+pub(in crate::discovery) fn parse_name(name: &str) -> Result<Name, ResolverError> {
     let error = |why: &str| ResolverError::Name { name: name.to_owned(), why: why.to_owned() };
     match Name::from_str_relaxed(name) {
         Ok(parsed) if parsed.iter().next().is_none() => Err(error("it is empty")),
@@ -126,6 +126,32 @@ impl Resolver {
         }
         let search = current.search(host, settled);
         timeout(LOOKUP_TIMEOUT, search).await.unwrap_or_else(|_| (timed_out(), None))
+    }
+
+    /// The addresses of `host` at this moment, IPv4 first; at least one.
+    ///
+    /// # Errors
+    /// What the name servers said of either family where neither has an address.
+    pub(in crate::discovery) async fn addresses(
+        &self,
+        host: &Name,
+    ) -> Result<Vec<IpAddr>, Trouble> {
+        let (Answer { v4, v6 }, _) = self.lookup(host, None).await;
+        let (mut found, mut trouble) = (Vec::new(), None);
+        for family in [v4, v6] {
+            match family {
+                FamilyAnswer::Addresses { addresses, .. } => found.extend(addresses),
+                FamilyAnswer::Negative { trouble: why, .. } => trouble = trouble.or(Some(why)),
+                FamilyAnswer::Failed(why) => trouble = Some(why),
+            }
+        }
+        match trouble {
+            Some(trouble) if found.is_empty() => Err(trouble),
+            _ if found.is_empty() => {
+                Err(Trouble::new(ErrorKind::Empty, format!("{host} has no address")))
+            }
+            _ => Ok(found),
+        }
     }
 
     /// The state of the files now. A change that cannot be used leaves the old state in force.

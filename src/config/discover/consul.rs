@@ -1,0 +1,44 @@
+//! `discover: consul://…`.
+
+use std::path::PathBuf;
+
+/// A service as a Consul agent knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsulService {
+    /// The agent: a name, lower case, or an address (IPv6 in brackets).
+    pub host: String,
+    /// 1..=65535.
+    pub port: u16,
+    /// Its name in Consul.
+    pub service: String,
+    /// All of these an instance must have. Default none.
+    pub tags: Vec<String>,
+    /// Default: the agent's own.
+    pub datacenter: Option<String>,
+    /// Only instances whose checks all pass; else those with a warning too, by their weight for warnings. Default false.
+    pub passing: bool,
+    /// Read with each question. Default: no token.
+    pub token_file: Option<PathBuf>,
+}
+
+impl ConsulService {
+    /// As a URL, without the file of the token, which a URL does not have.
+    pub fn url(&self) -> String {
+        let mut url = format!("consul://{}:{}/{}", self.host, self.port, self.service);
+        let mut mark = '?';
+        let mut add = |text: &str| {
+            url.push(std::mem::replace(&mut mark, '&'));
+            url.push_str(text);
+        };
+        if self.passing {
+            add("passing");
+        }
+        for tag in &self.tags {
+            add(&format!("tag={tag}"));
+        }
+        if let Some(datacenter) = &self.datacenter {
+            add(&format!("dc={datacenter}"));
+        }
+        url
+    }
+}
