@@ -79,7 +79,7 @@ impl Trouble {
 /// Asks once.
 pub(super) async fn fetch(jwks: &Jwks, most: usize) -> Result<Vec<u8>, Trouble> {
     let Jwks::Http { tls, host, port, target } = jwks else { return Err(Trouble::Unreadable) };
-    let asking = async {
+    let asking = Box::pin(async {
         let socket = connect(host, *port).await?;
         let authority = match host.contains(':') {
             true => format!("[{host}]:{port}"),
@@ -92,7 +92,7 @@ pub(super) async fn fetch(jwks: &Jwks, most: usize) -> Result<Vec<u8>, Trouble> 
         let connector = tokio_rustls::TlsConnector::from(client()?);
         let stream = connector.connect(name, socket).await.map_err(|_| Trouble::Tls)?;
         ask(stream, &authority, target, most).await
-    };
+    });
     tokio::time::timeout(TIMEOUT, asking).await.unwrap_or(Err(Trouble::Timeout))
 }
 
