@@ -160,6 +160,7 @@ pub(super) fn route(
         super::jwt::mode(w, route.jwt, node);
         super::shaping::shaping(w, &route.shaping, node);
     }
+    super::balance::hash(w, &route.hash, node);
     let node = below(node, "retry", "");
     // What the proxy answers itself is never tried again.
     if node.is_some() || matches!(route.action, Action::To(_)) {
