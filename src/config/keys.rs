@@ -71,11 +71,12 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "subset" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["tls"];
-    DISCOVER = "`discover`" ["dns" "consul" "file"] later ["dns+srv" "k8s" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "consul" "k8s" "file"] later ["dns+srv" "xds" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file"
     ] later ["tls"];
+    DISCOVER_KUBERNETES = "`discover.k8s`" ["namespace" "service" "port" "kubeconfig" "context"] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic" "zone_aware" "max_load"] later [];
