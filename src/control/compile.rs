@@ -20,10 +20,11 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
-use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
+use crate::snapshot::{Listener, ListenerLimits, ListenerTls, LogFilter, Route, Snapshot};
+use crate::tls::ServerTls;
 
 use super::resolve::Plan;
-use super::{ApplyError, jwks};
+use super::{ApplyError, certificates, jwks};
 
 pub(super) use balance::knows_zones;
 pub(super) use gate::features;
@@ -38,15 +39,17 @@ pub(super) const UNROUTED: &str = "none";
 /// The snapshot of a valid configuration. `before` lends what listeners of the same name count.
 pub(super) fn snapshot(
     config: &config::Config,
-    upstreams: &Plan,
-    keys: &jwks::Plan,
+    (certificates, upstreams, keys): (&certificates::Plan, &Plan, &jwks::Plan),
     metrics: &Metrics,
     before: &Snapshot,
 ) -> Result<Snapshot, ApplyError> {
     let listeners = config
         .listeners
         .iter()
-        .map(|listener| compile_listener(listener, upstreams, keys, metrics, before).map(Arc::new))
+        .map(|listener| {
+            let tls = certificates.listener(&listener.name);
+            compile_listener(listener, tls, upstreams, keys, metrics, before).map(Arc::new)
+        })
         .collect::<Result<_, _>>()?;
     Ok(Snapshot {
         generation: before.generation + 1,
@@ -84,11 +87,13 @@ pub fn compiled(
         upstreams: Vec::new(),
     };
     let upstreams = Plan::without_discovery(config, metrics, rng, now);
-    snapshot(config, &upstreams, &jwks::Plan::default(), metrics, &before)
+    let planned = (&certificates::Plan::default(), &upstreams, &jwks::Plan::default());
+    snapshot(config, planned, metrics, &before)
 }
 
 fn compile_listener(
     listener: &config::Listener,
+    tls: Option<Arc<ServerTls>>,
     upstreams: &Plan,
     keys: &jwks::Plan,
     metrics: &Metrics,
@@ -107,6 +112,7 @@ fn compile_listener(
     Ok(Listener {
         name: name.into(),
         inbound: listener.direction == config::Direction::Inbound,
+        tls: tls.map(|server| ListenerTls { server, handshakes: metrics.tls.listener(name) }),
         authorize: authorize::authorize(listener, metrics)?,
         jwt: jwt::issuers(listener, keys, metrics),
         limits: ListenerLimits {

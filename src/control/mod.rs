@@ -4,6 +4,8 @@
 //! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
 //! upstreams; [`tick`] looks at them. All of it runs on the control thread, apart from the workers.
 
+mod applied;
+mod certificates;
 mod checks;
 mod compile;
 mod jwks;
@@ -30,6 +32,8 @@ use crate::config::{Config, Loaded, Severity};
 use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
+pub use applied::Applied;
+pub use certificates::add_findings;
 pub use checks::UpstreamHealth;
 pub use compile::{compiled, health_settings};
 pub use listen::{Bound, Listeners};
@@ -68,23 +72,6 @@ pub enum ApplyError {
     Invalid(String),
 }
 
-/// What a reload has changed, for the log and for whoever asked for it.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// The number now in force.
-    pub generation: u64,
-    /// Listeners that were bound.
-    pub listeners_bound: Vec<String>,
-    /// Listeners whose sockets were closed.
-    pub listeners_closed: Vec<String>,
-    /// Upstreams that are new or were changed.
-    pub upstreams_changed: Vec<String>,
-    /// Upstreams that are gone.
-    pub upstreams_removed: Vec<String>,
-    /// Keys whose change takes force only with a restart.
-    pub needs_restart: Vec<&'static str>,
-}
-
 /// The control thread's state.
 #[derive(Debug)]
 pub struct Control {
@@ -99,6 +86,7 @@ pub struct Control {
     effective: RefCell<String>,
     listeners: RefCell<Listeners>,
     upstreams: RefCell<Upstreams>,
+    certificates: Rc<certificates::Certificates>,
     keys: RefCell<jwks::Sources>,
     last_error: RefCell<Option<String>>,
     /// The text of the file as it was read last.
@@ -110,6 +98,15 @@ pub struct Control {
     ready: Cell<bool>,
     draining: Cell<bool>,
     drain_requested: tokio::sync::Notify,
+}
+
+/// Everything that can fail about a configuration, done.
+struct Planned {
+    certificates: certificates::Plan,
+    upstreams: resolve::Plan,
+    listeners: listen::Plan,
+    keys: jwks::Plan,
+    snapshot: Snapshot,
 }
 
 /// How long readiness waits for discovery and first health checks: an upstream that cannot be looked up must not keep
@@ -127,6 +124,7 @@ impl Control {
         snapshots: Arc<SnapshotCell>,
     ) -> Rc<Self> {
         let upstreams = Upstreams::new(metrics.clone());
+        let certificates = Rc::new(certificates::Certificates::new(metrics.clone()));
         Rc::new(Self {
             path,
             snapshots,
@@ -138,6 +136,7 @@ impl Control {
             effective: RefCell::default(),
             listeners: RefCell::default(),
             upstreams: RefCell::new(upstreams),
+            certificates,
             keys: RefCell::default(),
             last_error: RefCell::default(),
             read: RefCell::default(),
@@ -197,7 +196,7 @@ impl Control {
         let before = Rc::clone(&self.config.borrow());
         let mut applied = self.apply(Rc::new(config.clone())).await?;
         log_warnings(&loaded);
-        applied.needs_restart = needs_restart(&before, config);
+        applied.needs_restart = applied::needs_restart(&before, config);
         self.effective.replace(loaded.effective_yaml());
         Ok(applied)
     }
@@ -213,10 +212,11 @@ impl Control {
             // Compiling has made series for what will not be.
             series::forget(&self.metrics, &config, &self.config());
         }
-        let (upstreams, listeners, keys, snapshot) = planned?;
+        let Planned { certificates, upstreams, listeners, keys, snapshot } = planned?;
         // From here on nothing fails.
         let generation = snapshot.generation;
         let mut applied = Applied { generation, ..Applied::default() };
+        self.certificates.commit(certificates);
         self.upstreams.borrow_mut().commit(upstreams, &mut applied);
         self.keys.borrow_mut().commit(keys, &self.metrics);
         self.snapshots.apply(snapshot);
@@ -235,16 +235,19 @@ impl Control {
     }
 
     /// Makes everything that can fail, and changes nothing.
-    fn plan(
-        &self,
-        config: &Config,
-        before: &Snapshot,
-    ) -> Result<(resolve::Plan, listen::Plan, jwks::Plan, Snapshot), ApplyError> {
+    fn plan(&self, config: &Config, before: &Snapshot) -> Result<Planned, ApplyError> {
+        let certificates = self.certificates.plan(config)?;
         let listeners = self.listeners.borrow().plan(config, self.workers.len())?;
-        let upstreams = self.upstreams.borrow().plan(config)?;
+        let upstreams = self.upstreams.borrow().plan(config, &certificates)?;
         let keys = self.keys.borrow().plan(config)?;
-        let snapshot = compile::snapshot(config, &upstreams, &keys, &self.metrics, before)?;
-        Ok((upstreams, listeners, keys, snapshot))
+        let planned = (&certificates, &upstreams, &keys);
+        let snapshot = compile::snapshot(config, planned, &self.metrics, before)?;
+        Ok(Planned { certificates, upstreams, listeners, keys, snapshot })
+    }
+
+    /// Puts certificates in force whose files change, for ever. The control thread owns the task that runs this.
+    pub async fn watch_certificates(self: Rc<Self>) {
+        certificates::watch(Rc::clone(&self.certificates)).await;
     }
 
     /// True where `content` is what was read last, whether or not it took force.
@@ -380,16 +383,4 @@ pub fn log_warnings(loaded: &Loaded) {
             "configuration warning"
         );
     }
-}
-
-/// What a running process cannot change.
-fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("admin", before.admin != after.admin),
-        ("runtime.workers", before.runtime.workers != after.runtime.workers),
-        ("access_log.to", before.access_log.to != after.access_log.to),
-        ("metrics.buckets", before.metrics != after.metrics),
-        ("dns", before.dns != after.dns),
-    ];
-    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

@@ -16,7 +16,8 @@ pub(super) fn element(peer: &Identity) -> Option<HeaderValue> {
         let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         parts.push(format!("Hash={digits}"));
     }
-    parts.extend(peer.uris().map(|uri| format!("URI={}", quoted(uri))));
+    // Of several, an application would take one for the identity: it is told none of them.
+    parts.extend(peer.uri().map(|uri| format!("URI={}", quoted(uri))));
     parts.extend(peer.dns().map(|name| format!("DNS={name}")));
     let element = parts.join(";");
     (!element.is_empty()).then(|| HeaderValue::from_str(&element).ok()).flatten()
@@ -45,6 +46,7 @@ mod tests {
         assert!(hashed.to_str().unwrap().starts_with(&format!("Hash={};URI=", "ab".repeat(32))));
         let odd = Identity::new(["urn:a,b;URI=\"x\""], []);
         assert_eq!(element(&odd).unwrap(), r#"URI="urn:a,b;URI=\"x\"""#);
+        assert_eq!(element(&Identity::new(["urn:a", "urn:b"], ["c.d"])).unwrap(), "DNS=c.d");
         assert_eq!(element(&Identity::new([], [])), None);
     }
 }

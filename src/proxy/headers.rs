@@ -108,6 +108,7 @@ pub(super) fn forward(
 /// The forwarding fields of an inbound request: those of a caller that has proved who it is are continued, those of others replaced.
 fn forwarding(head: &mut Outbound<'_>, fields: &RequestFields, downstream: &Downstream) {
     let (x_forwarded, cert) = (fields.x_forwarded, fields.client_cert);
+    let scheme = if downstream.secured.is_some() { "https" } else { "http" };
     if downstream.identity.is_some() {
         append(head, FORWARDED_FOR, downstream.forwarded_for.as_ref(), x_forwarded);
         append(head, CLIENT_CERT, downstream.client_cert.as_ref(), cert);
@@ -117,7 +118,7 @@ fn forwarding(head: &mut Outbound<'_>, fields: &RequestFields, downstream: &Down
             head.add(FORWARDED_HOST, host.clone());
         }
         if !there(head, &FORWARDED_PROTO) {
-            head.add(FORWARDED_PROTO, HeaderValue::from_static("http"));
+            head.add(FORWARDED_PROTO, HeaderValue::from_static(scheme));
         }
         return;
     }
@@ -135,7 +136,7 @@ fn forwarding(head: &mut Outbound<'_>, fields: &RequestFields, downstream: &Down
     if let Some(host) = &fields.host {
         head.add(FORWARDED_HOST, host.clone());
     }
-    head.add(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    head.add(FORWARDED_PROTO, HeaderValue::from_static(scheme));
 }
 
 /// Adds `value` behind those that came, in one field: some servers look at one alone.
@@ -213,7 +214,7 @@ pub(super) fn for_http2(
     fields: &RequestFields,
     target: &Uri,
     host: Option<&HeaderValue>,
-    wants_trailers: bool,
+    (tls, wants_trailers): (bool, bool),
 ) -> Uri {
     head.remove(&HOST, fields.hosts > 0);
     if wants_trailers {
@@ -221,7 +222,7 @@ pub(super) fn for_http2(
     }
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = target.path_and_query().cloned();
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = host
         .and_then(|host| Authority::try_from(host.as_bytes()).ok())
         .or_else(|| Some(Authority::from_static("localhost")));
@@ -260,7 +261,7 @@ mod tests {
         let mut head = Outbound { came: &mut came, added: &mut added, edited: false };
         let host = HeaderValue::from_static("articles:80");
         let target = Uri::from_static("/x?y");
-        let absolute = for_http2(&mut head, &fields, &target, Some(&host), true);
+        let absolute = for_http2(&mut head, &fields, &target, Some(&host), (false, true));
         assert_eq!(absolute, "http://articles:80/x?y");
         assert!(came.is_empty());
         assert_eq!(added, [(TE, HeaderValue::from_static("trailers"))]);

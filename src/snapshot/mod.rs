@@ -12,6 +12,7 @@ mod hedging;
 mod jwt;
 mod mirror;
 mod rate_limit;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -35,6 +36,7 @@ pub use hedging::Hedging;
 pub use jwt::{Jwt, JwtMode};
 pub use mirror::{Mirror, MirrorTarget};
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
+pub use tls::ListenerTls;
 
 /// Everything in force.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Traffic to the local application (true) or from it.
     pub inbound: bool,
+    /// TLS; `None`: callers are spoken to in clear.
+    pub tls: Option<ListenerTls>,
     /// Who may call what. `None`: everyone everything.
     pub authorize: Option<Authorize>,
     /// Whose tokens are taken. `None`: none are asked for.

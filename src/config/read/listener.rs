@@ -9,7 +9,7 @@ use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::{Action, Direction, Listener, ListenerLimits, ListenerProtocol, RouteMatch};
 
-use super::{At, Fields, action, authorize, jwt};
+use super::{At, Fields, action, authorize, jwt, tls};
 
 /// Every listener, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Listener>> {
@@ -22,6 +22,7 @@ pub(super) fn defaults(at: At<'_>) -> Option<()> {
     let fields = at.fields(&keys::LISTENER_DEFAULTS)?;
     let protocol = protocol(&fields);
     fields.read("direction", |at| direction(&at));
+    fields.read("tls", tls::listener);
     limits(fields.get("limits"), protocol);
     fields.read("authorize", |at| authorize::authorize(&at, protocol));
     fields.get("jwt").map(|at| jwt::issuers(&at, protocol));
@@ -38,12 +39,15 @@ fn one(at: &At<'_>) -> Option<Listener> {
     let direction = fields.read("direction", |at| direction(&at)).unwrap_or(by_address);
     let limits = limits(fields.get("limits"), protocol);
     let authorize = fields.read("authorize", |at| authorize::authorize(&at, protocol));
+    let tls = fields
+        .get("tls")
+        .and_then(|at| tls::listener(at).flatten().map(|tls| tls::complete_listener(&at, tls)));
     let jwt = fields.get("jwt").map(|at| jwt::issuers(&at, protocol)).unwrap_or_default();
     let routes = fields
         .required("routes")
         .map(|at| routes(&at, name.unwrap_or_default(), protocol, fields.get("jwt").is_some()));
     let (name, bind, routes) = (name?.to_owned(), bind?, routes?);
-    Some(Listener { name, bind, protocol, direction, authorize, jwt, limits, routes })
+    Some(Listener { name, bind, protocol, direction, tls, authorize, jwt, limits, routes })
 }
 
 /// The key that names a listener or an upstream: a metric label, and part of paths and commands.

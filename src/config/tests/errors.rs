@@ -207,6 +207,7 @@ told! {
     authorize_rules_that_cannot_be: listener("bind: 127.0.0.1:80\nauthorize: { enforce: maybe, deny: [{}], allow: [{ from: [\"*\", \"spiffe://Blog/a\", \"spiffe://blog/*/a\", 10.0.0.1], source: [10.0.0.1/8, host, \"::ffff:10.0.0.0/104\"], method: get, path: admin, headers: { host: a }, role: x }, { from: [] }] }\nroutes: [{ to: articles }]");
     authorize_of_a_tcp_listener: listener("bind: 127.0.0.1:80\nprotocol: tcp\nauthorize: [{ source: 10.0.0.0/8, path: /x, method: GET }]\nroutes: [{ to: articles }]");
     authorize_rules_that_decide_nothing: listener("bind: 127.0.0.1:80\nauthorize: { deny: [{ path: \"/admin/*\" }, { path: /admin/x }], allow: [{ path: /admin/y, method: GET }, { source: 10.0.0.0/8 }, { source: 10.1.0.0/16, method: GET }] }\nroutes: [{ to: articles }]");
+    authorize_by_identities_that_nobody_has: listener("bind: 127.0.0.1:80\nauthorize: [{ from: \"spiffe://blog/ns/web/*\" }]\nroutes: [{ to: articles }]");
     authorize_that_denies_everything: listener("bind: 127.0.0.1:80\nauthorize: { deny: [{ path: /x }] }\nroutes: [{ to: articles }]");
     jwt_that_cannot_be: listener("bind: 127.0.0.1:80\njwt: [{ issuer: a, jwks: keys.json }, { jwks: \"https://u:p@h/\", leeway: 1h, claims: { sub: authorization, aud: te } }, { issuer: b, jwks: \"file://keys\", secret: x }]\nroutes: [{ to: articles, jwt: maybe }]");
     jwt_of_a_tcp_listener: listener("bind: 127.0.0.1:80\nprotocol: tcp\njwt: { issuer: a, jwks: \"file:///k\" }\nroutes: [{ to: articles, jwt: never }]");

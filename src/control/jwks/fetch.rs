@@ -104,7 +104,7 @@ async fn connect(host: &str, port: u16) -> Result<Socket, Trouble> {
         }
     };
     for address in addresses {
-        let target = Target { address: Address::Tcp(address), timeout: CONNECT_TIMEOUT };
+        let target = Target { address: Address::Tcp(address), timeout: CONNECT_TIMEOUT, tls: None };
         if let Ok(socket) = Connect.call(target).await {
             return Ok(socket);
         }
