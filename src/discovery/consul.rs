@@ -26,7 +26,9 @@ use super::ErrorKind;
 use super::dns::{Resolver, ResolverError, parse_name};
 use super::last_good::Trouble;
 use super::publisher::Publisher;
+use crate::base::certificates::CertificateFiles;
 use crate::base::rng::Rng;
+use crate::tls::ClientSettings;
 
 /// An answer from here on is read on another thread: the control thread has health checks to keep up with.
 const LARGE: usize = 256 * 1024;
@@ -55,6 +57,17 @@ pub struct Query {
     pub passing: bool,
     /// Where the token stands; read with each question.
     pub token_file: Option<PathBuf>,
+    /// `None`: in clear.
+    pub tls: Option<AgentTls>,
+}
+
+/// How an agent is spoken to in TLS.
+#[derive(Debug, Clone)]
+pub struct AgentTls {
+    /// Read for each connection: certificates that are replaced are used with the next.
+    pub files: CertificateFiles,
+    /// Whom we want to find there.
+    pub settings: ClientSettings,
 }
 
 #[derive(Debug)]
