@@ -36,7 +36,7 @@ const LARGE: usize = 256 * 1024;
 /// `discover: consul://…`.
 #[derive(Debug)]
 pub struct Consul {
-    settings: Settings,
+    settings: Box<Settings>,
     source: Arc<str>,
 }
 
@@ -91,7 +91,8 @@ impl Consul {
     ) -> Result<Self, ResolverError> {
         let host = parse_name(query.host.trim_start_matches('[').trim_end_matches(']'))?;
         let address = format!("{}:{}", query.host, query.port);
-        Ok(Self { settings: Settings { query, address, host, resolver }, source: source.into() })
+        let settings = Box::new(Settings { query, address, host, resolver });
+        Ok(Self { settings, source: source.into() })
     }
 
     pub(super) fn source(&self) -> Arc<str> {
@@ -101,7 +102,7 @@ impl Consul {
     /// Asks, publishes, asks again; ends only by being aborted.
     pub(super) async fn run(self, publisher: Publisher, mut rng: Rng) {
         let passing = self.settings.query.passing;
-        let mut asker = Asker::new(self.settings);
+        let mut asker = Asker::new(*self.settings);
         let (mut state, mut question) = ConsulState::new(Instant::now());
         loop {
             sleep_until(question.at).await;
