@@ -70,12 +70,14 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["subset" "tls"];
-    DISCOVER = "`discover`" ["dns" "consul" "file"] later ["dns+srv" "k8s" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "consul" "file" "xds"] later ["dns+srv" "k8s" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file"
     ] later ["tls"];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
+    DISCOVER_XDS = "`discover.xds`" ["address" "resource" "node"] later ["tls"];
+    DISCOVER_XDS_NODE = "`discover.xds.node`" ["id" "cluster"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];

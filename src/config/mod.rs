@@ -38,7 +38,7 @@ use crate::base::units::Ratio;
 
 pub use authorize::{Authorize, AuthorizeRule};
 pub use diagnostic::{Diagnostic, Severity};
-pub use discover::{ConsulService, Discover, endpoints_from};
+pub use discover::{ConsulService, Discover, XdsSource, endpoints_from};
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};

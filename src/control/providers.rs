@@ -1,5 +1,8 @@
 //! From `discover:` to a provider: one arm each.
 
+#[cfg(feature = "xds")]
+mod xds;
+
 use std::sync::Arc;
 
 use crate::config::{self, Config, Discover};
@@ -15,6 +18,9 @@ use super::ApplyError;
 pub(super) struct Shared {
     /// One for the process, made with the first name that has to be looked up.
     resolver: Option<Arc<Resolver>>,
+    /// Control planes, one connection each.
+    #[cfg(feature = "xds")]
+    planes: xds::Planes,
 }
 
 impl Shared {
@@ -43,6 +49,11 @@ impl Shared {
                 let made = Consul::new(consul_query(consul), consul.url(), resolver);
                 Some(Provider::Consul(made.map_err(failed)?))
             }
+            #[cfg(feature = "xds")]
+            Discover::Xds(xds) => Some(self.planes.provider(xds, &upstream.discover, config)),
+            // The reader refuses it.
+            #[cfg(not(feature = "xds"))]
+            Discover::Xds(_) => None,
         })
     }
 

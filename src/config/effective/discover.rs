@@ -1,7 +1,7 @@
 //! `endpoints` or `discover` of an upstream: as a URL where it says everything, else in the long form.
 
 use crate::config::node::Node;
-use crate::config::{ConsulService, Discover};
+use crate::config::{ConsulService, Discover, XdsSource};
 
 use super::below;
 use super::write::{self, Writer, list, quoted, text};
@@ -17,6 +17,7 @@ pub(super) fn source(w: &mut Writer<'_>, discover: &Discover, upstream: Option<&
         Discover::Dns { .. } | Discover::File { .. } => {
             w.leaf("discover", quoted(discover.source()), node);
         }
+        Discover::Xds(xds) => self::xds(w, discover, xds, node),
         Discover::Consul(service) => w.section("discover", |w| consul(w, service, node)),
     }
 }
@@ -39,5 +40,25 @@ fn consul(w: &mut Writer<'_>, consul: &ConsulService, node: Option<&Node>) {
             Some(path) => w.leaf("token_file", quoted(path.display()), at("token_file")),
             None => w.note("token_file: none"),
         }
+    });
+}
+
+fn xds(w: &mut Writer<'_>, discover: &Discover, xds: &XdsSource, node: Option<&Node>) {
+    if xds.node.is_none() && xds.cluster.is_none() {
+        return w.leaf("discover", quoted(discover.source()), node);
+    }
+    let below = |key| below(below(node, "xds", ""), key, "");
+    w.section("discover", |w| {
+        w.section("xds", |w| {
+            w.leaf("address", quoted(format_args!("{}:{}", xds.host, xds.port)), below("address"));
+            w.leaf("resource", quoted(&xds.resource), below("resource"));
+            w.section("node", |w| {
+                for (key, value) in [("id", &xds.node), ("cluster", &xds.cluster)] {
+                    if let Some(value) = value {
+                        w.leaf(key, quoted(value), super::below(below("node"), key, "id"));
+                    }
+                }
+            });
+        });
     });
 }

@@ -4,6 +4,7 @@
 mod consul;
 mod dns;
 mod file;
+mod xds;
 
 use crate::config::Discover;
 use crate::config::diagnostic::nearest;
@@ -26,6 +27,7 @@ const PROVIDERS: &[Provider] = &[
     Provider { scheme: "dns", url: dns::url, map: dns::map },
     Provider { scheme: "consul", url: consul::url, map: consul::map },
     Provider { scheme: "file", url: file::url, map: file::map },
+    Provider { scheme: "xds", url: xds::url, map: xds::map },
 ];
 
 const RIGHT: &str = "write `dns://name:port`";

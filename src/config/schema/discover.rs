@@ -34,6 +34,7 @@ pub(super) fn discover() -> Value {
             ("dns", "A and AAAA records of a name.", dns()),
             ("consul", "Healthy instances of a service in Consul.", consul()),
             ("file", "A list as under `endpoints`, in YAML or JSON.", file()),
+            ("xds", "An assignment from a control plane, over ADS.", xds()),
         ],
     );
     long["minProperties"] = json!(1);
@@ -42,6 +43,7 @@ pub(super) fn discover() -> Value {
         pattern("^dns://.+:[0-9]+$"),
         pattern("^file:///.*[^/]$"),
         pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
+        pattern("^xds://.+:[0-9]+/.+$"),
         long,
     ])
 }
@@ -73,6 +75,26 @@ fn consul() -> Value {
             ("datacenter", "Default: the agent's own.", text()),
             ("passing", "Without instances that have a warning. Default false.", boolean()),
             ("token_file", "Where the ACL token stands; read with each question.", text()),
+        ],
+    )
+}
+
+fn xds() -> Value {
+    let node = vec![
+        ("id", "Default: `service`, a dash and the machine's name.", text()),
+        ("cluster", "Default: `service`.", text()),
+    ];
+    object(
+        "`discover.xds`",
+        &["address", "resource"],
+        vec![
+            ("address", "The control plane, `host:port`.", pattern("^.+:[0-9]+$")),
+            ("resource", "The name of a ClusterLoadAssignment.", text()),
+            (
+                "node",
+                "Who we are to the control plane: an id, or more.",
+                any_of(vec![text(), object("`discover.xds.node`", &[], node)]),
+            ),
         ],
     )
 }
