@@ -101,12 +101,14 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
         "panic": upstream.balancer.is_panicking(),
+        "balance": standing::balance(managed),
+        "subset": standing::subset(upstream),
         "discovery": discovery(managed, &source, now),
         "limits": limits,
         "endpoints": endpoints,
     });
-    if let Some(priorities) = standing::priorities(&upstream.endpoints()) {
-        page["priorities"] = priorities;
+    if let Some(shares) = standing::shares(&upstream.endpoints()) {
+        page["shares"] = shares;
     }
     for (key, value) in gate::fields(&upstream.gate.view(now)) {
         page[key] = value;
