@@ -1,12 +1,14 @@
 //! `endpoints:` and `discover:` of an upstream: one variant for each provider.
 
 mod consul;
+mod kubernetes;
 
 use std::path::PathBuf;
 
 use crate::base::endpoint::EndpointSpec;
 
 pub use consul::ConsulService;
+pub use kubernetes::{KubernetesPort, KubernetesService};
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::read::Reader;
@@ -30,6 +32,8 @@ pub enum Discover {
     },
     /// `discover: consul://address:port/service`.
     Consul(Box<ConsulService>),
+    /// `discover: k8s://namespace/service:port`.
+    Kubernetes(Box<KubernetesService>),
     /// `discover: file:///path`.
     File {
         /// Absolute.
@@ -61,6 +65,7 @@ impl Discover {
             Self::Endpoints(_) => "endpoints".to_owned(),
             Self::Dns { host, port } => format!("dns://{host}:{port}"),
             Self::Consul(consul) => consul.url(),
+            Self::Kubernetes(service) => service.url(),
             Self::File { path } => format!("file://{}", path.display()),
             Self::Xds(XdsSource { host, port, resource, .. }) => {
                 format!("xds://{host}:{port}/{resource}")
@@ -74,7 +79,11 @@ impl Discover {
             // As callers write it: without the port that `http` has by itself.
             Self::Dns { host, port: 80 } => Some(host.clone()),
             Self::Dns { host, port } => Some(format!("{host}:{port}")),
-            Self::Endpoints(_) | Self::Consul(_) | Self::Xds(_) | Self::File { .. } => None,
+            Self::Endpoints(_)
+            | Self::Consul(_)
+            | Self::Xds(_)
+            | Self::Kubernetes(_)
+            | Self::File { .. } => None,
         }
     }
 }

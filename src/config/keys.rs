@@ -46,8 +46,8 @@ sections! {
     AUTHORIZE = "`authorize`" ["enforce" "deny" "allow"] later [];
     AUTHORIZE_RULE = "an `authorize` rule" ["from" "source" "method" "path" "headers"] later [];
     LISTENER_LIMITS = "a listener's `limits`" [
-        "connections" "headers" "header_bytes" "header_timeout" "body" "body_timeout" "idle" "max_age" "streams"
-    ] later ["per_source"];
+        "connections" "headers" "header_bytes" "header_timeout" "body" "body_timeout" "idle" "max_age" "streams" "per_source"
+    ] later [];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
         "rate_limit" "fault" "mirror" "hedge" "hash"
@@ -70,11 +70,12 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "subset" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["tls"];
-    DISCOVER = "`discover`" ["dns" "consul" "file" "xds"] later ["dns+srv" "k8s" "original"];
+    DISCOVER = "`discover`" ["dns" "consul" "k8s" "file" "xds"] later ["dns+srv" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file"
     ] later ["tls"];
+    DISCOVER_KUBERNETES = "`discover.k8s`" ["namespace" "service" "port" "kubeconfig" "context"] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
     DISCOVER_XDS = "`discover.xds`" ["address" "resource" "node"] later ["tls"];
     DISCOVER_XDS_NODE = "`discover.xds.node`" ["id" "cluster"] later [];

@@ -4,6 +4,7 @@
 mod consul;
 mod dns;
 mod file;
+mod kubernetes;
 mod xds;
 
 use crate::config::Discover;
@@ -26,6 +27,7 @@ struct Provider {
 const PROVIDERS: &[Provider] = &[
     Provider { scheme: "dns", url: dns::url, map: dns::map },
     Provider { scheme: "consul", url: consul::url, map: consul::map },
+    Provider { scheme: "k8s", url: kubernetes::url, map: kubernetes::map },
     Provider { scheme: "file", url: file::url, map: file::map },
     Provider { scheme: "xds", url: xds::url, map: xds::map },
 ];

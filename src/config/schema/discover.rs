@@ -33,6 +33,7 @@ pub(super) fn discover() -> Value {
         vec![
             ("dns", "A and AAAA records of a name.", dns()),
             ("consul", "Healthy instances of a service in Consul.", consul()),
+            ("k8s", "EndpointSlices of a Kubernetes service.", kubernetes()),
             ("file", "A list as under `endpoints`, in YAML or JSON.", file()),
             ("xds", "An assignment from a control plane, over ADS.", xds()),
         ],
@@ -43,6 +44,7 @@ pub(super) fn discover() -> Value {
         pattern("^dns://.+:[0-9]+$"),
         pattern("^file:///.*[^/]$"),
         pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
+        pattern("^k8s://[a-z0-9-]+/[a-z0-9-]+:[a-z0-9-]+$"),
         pattern("^xds://.+:[0-9]+/.+$"),
         long,
     ])
@@ -95,6 +97,24 @@ fn xds() -> Value {
                 "Who we are to the control plane: an id, or more.",
                 any_of(vec![text(), object("`discover.xds.node`", &[], node)]),
             ),
+        ],
+    )
+}
+
+fn kubernetes() -> Value {
+    object(
+        "`discover.k8s`",
+        &["namespace", "service", "port"],
+        vec![
+            ("namespace", "The service's.", text()),
+            ("service", "Its name.", text()),
+            (
+                "port",
+                "The name that the service gave it, or the pods' own number.",
+                any_of(vec![text(), integer(1, 65_535)]),
+            ),
+            ("kubeconfig", "How the API server is reached. Default: as a pod reaches it.", text()),
+            ("context", "Of the kubeconfig. Default: its current one.", text()),
         ],
     )
 }
