@@ -96,6 +96,7 @@ impl<S: AsyncRead + Unpin, J: FnMut(FrameKind) -> bool + Unpin> AsyncRead for Fr
         if let Poll::Ready(Ok(())) = polled
             && !this.frames.see(&buf.filled()[before..], &mut this.judge)
         {
+            buf.set_filled(before);
             return Poll::Ready(Err(io::Error::other("too many control frames")));
         }
         polled
