@@ -81,12 +81,7 @@ impl Attacker {
 
     /// Sends `frames` again and again, `most` times at the most; how often until the connection was ended.
     fn flood(&mut self, most: usize, mut frames: impl FnMut(u32) -> Vec<u8>) -> Option<usize> {
-        for count in 0..most {
-            if !self.send(&frames(u32::try_from(count).unwrap())) {
-                return Some(count);
-            }
-        }
-        None
+        (0..most).find(|&count| !self.send(&frames(u32::try_from(count).unwrap())))
     }
 }
 
@@ -125,14 +120,14 @@ fn rapid_resets_end_the_connection() {
 fn floods_of_frames_end_the_connection() {
     let upstream = Upstream::ok("ok");
     let proxy = proxy_with(upstream.address, "", "");
-    let floods: [(&str, fn() -> Vec<u8>); 4] = [
-        ("SETTINGS", || frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255])),
-        ("PING", || frame(PING, 0, 0, b"12345678")),
-        ("PRIORITY", || frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1])),
-        ("unknown", || frame(0xfa, 0, 0, &[0; 100])),
+    let floods = [
+        ("SETTINGS", frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255])),
+        ("PING", frame(PING, 0, 0, b"12345678")),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1])),
+        ("unknown", frame(0xfa, 0, 0, &[0; 100])),
     ];
     for (number, (name, flood)) in floods.into_iter().enumerate() {
-        let sent = under_attack(&proxy, |to| Attacker::open(to).flood(500_000, |_| flood()));
+        let sent = under_attack(&proxy, |to| Attacker::open(to).flood(500_000, |_| flood.clone()));
         assert!(sent.is_some(), "{name}: it was let go on");
         refused(&proxy, "flood", f64::from(u32::try_from(number + 1).unwrap()));
     }

@@ -27,6 +27,7 @@ mod shaping;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 mod validate;
 
@@ -35,6 +36,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::address::Address;
+use crate::base::certificates::CertificateFiles;
 use crate::base::units::Ratio;
 
 pub use authorize::{Authorize, AuthorizeRule};
@@ -61,6 +63,7 @@ pub use scenario::{
 pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, Hedge, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
+pub use tls::{ClientCert, ListenerTls, PlainText, UpstreamTls};
 pub use upstream::{
     Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
     UpstreamProtocol,
@@ -85,6 +88,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The resolver for `dns://`.
     pub dns: Dns,
+    /// Who we are among those that `ca` vouches for: what every `tls` that says nothing else is made of. `None`: not written.
+    pub identity: Option<CertificateFiles>,
     /// Listeners, in the order of the file; names are unique.
     pub listeners: Vec<Listener>,
     /// Upstreams, in the order of the file; names are unique.
