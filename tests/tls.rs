@@ -28,7 +28,7 @@ const UP_FAILED: &str = "outrigger_upstream_tls_handshake_failures_total";
 fn ending(ca: &Authority, tls: &str, upstream: &Upstream) -> Proxy {
     let own = ca.issue("server", &["localhost", "127.0.0.1", "articles.internal"]);
     Proxy::start(&format!(
-        "admin: 127.0.0.1:0\nidentity: {{ {}, ca: {} }}\nlisteners:\n  in:\n    bind: 127.0.0.1:0\n    tls: {{ {tls} }}\n    routes: [{{ to: app }}]\nupstreams:\n  app: {{ endpoints: [\"{}\"] }}\n",
+        "admin: 127.0.0.1:0\nidentity: {{ {}, ca: {} }}\nlisteners:\n  in:\n    bind: 127.0.0.1:0\n    direction: inbound\n    tls: {{ {tls} }}\n    routes: [{{ to: app }}]\nupstreams:\n  app: {{ endpoints: [\"{}\"] }}\n",
         own.yaml(),
         ca.ca().display(),
         upstream.address,
@@ -58,6 +58,9 @@ fn curl_speaks_both_versions_of_tls_and_of_http() {
         let Some(said) = curl(to, &ca.ca(), "/", more) else { return };
         assert_eq!(said, wanted, "{more:?}");
     }
+    let requests = upstream.requests();
+    let https = |text: &String| text.contains("x-forwarded-proto: https\r\n");
+    assert!(requests.iter().all(https), "{requests:?}");
     let metrics = proxy.metrics();
     let done =
         |version| metrics.sum(DONE, &[("listener", "in"), ("version", version), ("mtls", "no")]);

@@ -155,6 +155,12 @@ impl Certificates {
     pub(super) fn commit(&self, plan: Plan) {
         let before = self.in_force.replace(plan.0);
         let in_force = self.in_force.borrow();
+        for (name, (.., server)) in &before.servers {
+            let kept = in_force.servers.get(name).is_some_and(|(.., now)| Arc::ptr_eq(now, server));
+            if !kept {
+                server.retire(Instant::now());
+            }
+        }
         for (files, set) in &before.sets {
             let kept = in_force.sets.values().any(|kept| kept.owner == set.owner);
             if !kept {

@@ -1,9 +1,12 @@
 //! The beginning of a connection on a listener with `tls`: TLS or not, and the handshake.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Response, StatusCode};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -15,7 +18,8 @@ use crate::tls::handshake::{self, HandshakeError};
 use crate::tls::peer;
 use crate::tls::rotation::Generation;
 
-use super::connection::Accepted;
+use super::connection::{Accepted, Downstream};
+use super::exchange::Exchange;
 
 /// How long a handshake may take where the listener's `header_timeout` is unlimited.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -44,6 +48,25 @@ impl Secured {
     /// When it has to end although its peer may be about to send a request.
     pub(super) fn closes_at(&self) -> Option<Instant> {
         self.generation.closes_at()
+    }
+}
+
+/// The connection of a request, where it may have to end because its certificates were replaced and its next answer says so:
+/// HTTP/1 under TLS.
+pub(super) fn may_be_replaced(exchange: &Exchange) -> Option<Rc<Downstream>> {
+    let downstream = &exchange.downstream;
+    let replaceable = downstream.secured.is_some()
+        && !downstream.http2
+        && exchange.head.method != Method::CONNECT;
+    replaceable.then(|| Rc::clone(downstream))
+}
+
+/// Says with an answer that it is the connection's last, where its certificates were replaced and its time has come. No request
+/// can be on its way then, as none can be told to a caller that is not waiting.
+pub(super) fn announce_end<B>(downstream: &Downstream, response: &mut Response<B>) {
+    let Some(at) = downstream.secured.as_ref().and_then(Secured::ends_at) else { return };
+    if Instant::now() >= at && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

@@ -258,15 +258,15 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// True when the connection is to be asked to end because its certificates were replaced. One of HTTP/1 that rests is not:
-    /// its peer may be sending a request, which would be lost. It ends with its next answer, or at the end of the drain.
+    /// True when the connection is to be asked to end because its certificates were replaced. One of HTTP/1 is not, as its peer may
+    /// be sending a request, which would be lost: its next answer says that it ends ([`super::secure::announce_end`]). Where none
+    /// comes, it is closed at the end of the drain.
     fn is_replaced(&self) -> bool {
         let Some(secured) = &self.downstream.secured else { return false };
         if self.ending {
             return false;
         }
-        let rests = !self.downstream.http2 && self.downstream.clock.in_flight.get() == 0;
-        let ends_at = if rests { secured.closes_at() } else { secured.ends_at() };
+        let ends_at = if self.downstream.http2 { secured.ends_at() } else { secured.closes_at() };
         ends_at.is_some_and(|at| Instant::now() >= at)
     }
 

@@ -173,6 +173,7 @@ impl Material {
         };
         if let (Some(own), Some(roots), Vouched::ByOwnAuthorities, Some(_)) =
             (&own, &roots, vouched, &contents.ca)
+            && cert_not_after.is_some()
         {
             check.vouched(own, roots);
         }
@@ -355,6 +356,12 @@ impl Check<'_> {
             "cert",
             match error {
                 webpki::Error::UnknownIssuer => "its certificate is not signed by an authority in `ca` (is a certificate of the chain missing?)".to_owned(),
+                webpki::Error::CertExpired { .. } => {
+                    "the authority that has signed it has expired".to_owned()
+                }
+                webpki::Error::CaUsedAsEndEntity => {
+                    "its first certificate is an authority's, not our own".to_owned()
+                }
                 error => format!("its certificate does not lead to an authority in `ca`: {error}"),
             },
         );

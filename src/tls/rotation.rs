@@ -73,6 +73,11 @@ impl<T> Rotating<T> {
         // Once only: whoever was replaced is in force no more.
         let _first = before.replaced.set(now);
     }
+
+    /// Nothing takes its place, and yet it is in force no more: no connection is made with it, `now` and later.
+    pub fn retire(&self, now: Instant) {
+        let _first = self.0.load().replaced.set(now);
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,11 @@ impl ServerTls {
         Ok(())
     }
 
+    /// Other rules take the place of these: connections made with them end as after a rotation.
+    pub fn retire(&self, now: Instant) {
+        self.rotating.retire(now);
+    }
+
     /// What a new connection is made with.
     pub fn current(&self) -> Arc<Generation<Arc<ServerConfig>>> {
         self.rotating.current()
