@@ -39,6 +39,7 @@ fn one(at: &At<'_>) -> Option<Upstream> {
     let subset = fields.read("subset", balance::subset).unwrap_or_default();
     let name_of_it = name.clone().unwrap_or_default();
     let upstream = Upstream { subset, ..policy(&fields, name_of_it, discover.unwrap_or(absent)) };
+    tls::name_of_sockets(&fields, &upstream);
     (known && name.is_some()).then_some(upstream)
 }
 
