@@ -14,6 +14,7 @@ pub mod frames;
 pub mod gradient;
 pub mod health;
 pub mod hedge;
+pub mod jwt;
 pub mod limits;
 pub mod outlier;
 pub mod pace;

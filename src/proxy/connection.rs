@@ -32,7 +32,7 @@ use super::secure::{self, Secured};
 use super::stream::StreamExecutor;
 use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
-use super::{request, tcp};
+use super::{client_cert, request, tcp};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -96,6 +96,8 @@ pub(super) struct Downstream {
     pub(super) identity: Option<Arc<Identity>>,
     /// The peer's address as `X-Forwarded-For` has it, made once.
     pub(super) forwarded_for: Option<HeaderValue>,
+    /// What `X-Forwarded-Client-Cert` says of the peer, made once.
+    pub(super) client_cert: Option<HeaderValue>,
     /// What it was made with, under TLS.
     pub(super) secured: Option<Secured>,
     pub(super) http2: bool,
@@ -258,12 +260,14 @@ impl Downstream {
             }
             Peer::Unix => None,
         };
+        let client_cert = accepted.identity.as_deref().and_then(client_cert::element);
         Self {
             worker: accepted.worker,
             local: accepted.local,
             peer: accepted.peer,
             identity: accepted.identity,
             forwarded_for,
+            client_cert,
             secured,
             http2,
             activity: socket.activity(),
