@@ -120,7 +120,7 @@ pub(super) async fn serve(
     if accepted.active.listener.tls.is_some() {
         let active = Rc::clone(&accepted.active);
         let Some(tls) = &active.listener.tls else { return };
-        let begun = Box::pin(secure::begin(&mut accepted, tls, socket)).await;
+        let begun = Box::pin(secure::begin(&mut accepted, tls, socket, &stopped)).await;
         let Some((under_tls, made_with)) = begun else { return };
         (socket, secured) = (under_tls, made_with);
     }

@@ -92,6 +92,11 @@ impl UpstreamTls {
         Some((TlsTarget { config, name }, Some(generation)))
     }
 
+    /// Counts an endpoint that did not take us after the handshake was done on our side.
+    pub fn count_refused(&self) {
+        self.handshakes.failed(HandshakeFailure::Refused);
+    }
+
     /// Counts a handshake by how it ended.
     pub(super) fn count(&self, connected: &Result<Socket, ConnectError>) {
         match connected {
@@ -146,7 +151,10 @@ impl LocalUpstream {
         let (pool, policy) = (self.pool(&endpoint), &upstream.policy.pool);
         let maker = loop {
             match pool.http2(policy, Instant::now()) {
-                Http2Place::Stream(..) => return Some(true),
+                Http2Place::Stream(..) => {
+                    tls.chosen.note(true);
+                    return Some(true);
+                }
                 Http2Place::Wait(connecting) => {
                     connecting.finished().await.ok()?;
                     if let Some(chosen) = tls.chosen.http2() {
