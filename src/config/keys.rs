@@ -78,8 +78,8 @@ sections! {
     DISCOVER = "`discover`" ["dns" "consul" "k8s" "file" "xds"] later ["dns+srv" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
-        "address" "service" "tags" "datacenter" "passing" "token_file"
-    ] later ["tls"];
+        "address" "service" "tags" "datacenter" "passing" "token_file" "tls"
+    ] later [];
     DISCOVER_KUBERNETES = "`discover.k8s`" ["namespace" "service" "port" "kubeconfig" "context"] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
     DISCOVER_XDS = "`discover.xds`" ["address" "resource" "node"] later ["tls"];
