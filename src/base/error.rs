@@ -103,6 +103,8 @@ reasons! {
     DownstreamProtocol = "downstream_protocol_error", "DPE", Downstream, NotSent;
     /// A header of the request is malformed or contradicts another.
     BadHeader = "bad_header", "IH", Downstream, NotSent;
+    /// An HTTP/2 peer sends more resets, PINGs, SETTINGS or empty frames than its requests explain.
+    Flood = "flood", "OM", Downstream, MaybeSent;
     /// The request's head or body is larger than the listener allows.
     TooLarge = "too_large", "DPE", Downstream, NotSent;
     /// The head or the body of the request did not arrive in time.

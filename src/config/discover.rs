@@ -39,6 +39,23 @@ pub enum Discover {
         /// Absolute.
         path: PathBuf,
     },
+    /// `discover: xds://host:port/resource`.
+    Xds(XdsSource),
+}
+
+/// One resource of a control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct XdsSource {
+    /// A name or an IP address, in brackets where it is IPv6.
+    pub host: String,
+    /// 1..=65535.
+    pub port: u16,
+    /// The name of a `ClusterLoadAssignment`, 1..=1024 bytes.
+    pub resource: String,
+    /// `node.id`: what the control plane knows us by. Default: `service`, a dash and the machine's name.
+    pub node: Option<String>,
+    /// `node.cluster`. Default: `service`.
+    pub cluster: Option<String>,
 }
 
 impl Discover {
@@ -50,6 +67,9 @@ impl Discover {
             Self::Consul(consul) => consul.url(),
             Self::Kubernetes(service) => service.url(),
             Self::File { path } => format!("file://{}", path.display()),
+            Self::Xds(XdsSource { host, port, resource, .. }) => {
+                format!("xds://{host}:{port}/{resource}")
+            }
         }
     }
 
@@ -59,7 +79,11 @@ impl Discover {
             // As callers write it: without the port that `http` has by itself.
             Self::Dns { host, port: 80 } => Some(host.clone()),
             Self::Dns { host, port } => Some(format!("{host}:{port}")),
-            Self::Endpoints(_) | Self::Consul(_) | Self::Kubernetes(_) | Self::File { .. } => None,
+            Self::Endpoints(_)
+            | Self::Consul(_)
+            | Self::Xds(_)
+            | Self::Kubernetes(_)
+            | Self::File { .. } => None,
         }
     }
 }

@@ -179,6 +179,7 @@ fn one_listener(
             let mut leaf = |key: &str, value: String| w.leaf(key, value, below(at, key, ""));
             let time = |value: Option<_>| unlimited(value.map(format_duration));
             leaf("connections", unlimited(limits.connections));
+            leaf("per_source", unlimited(limits.per_source));
             leaf("headers", limits.headers.to_string());
             leaf("header_bytes", limits.header_bytes.to_string());
             leaf("header_timeout", time(limits.header_timeout));

@@ -51,8 +51,8 @@ sections! {
     LISTENER_TLS = "`tls` of a listener" ["client_cert" "allow" "plain_text" "cert" "key" "ca" "crl"] later [];
     UPSTREAM_TLS = "`tls` of an upstream" ["sni" "verify" "cert" "key" "ca" "crl"] later [];
     LISTENER_LIMITS = "a listener's `limits`" [
-        "connections" "headers" "header_bytes" "header_timeout" "body" "body_timeout" "idle" "max_age" "streams"
-    ] later ["per_source"];
+        "connections" "headers" "header_bytes" "header_timeout" "body" "body_timeout" "idle" "max_age" "streams" "per_source"
+    ] later [];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
         "jwt" "rate_limit" "fault" "mirror" "hedge" "hash"
@@ -75,13 +75,15 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "subset" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers" "tls"
     ] later [];
-    DISCOVER = "`discover`" ["dns" "consul" "k8s" "file"] later ["dns+srv" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "consul" "k8s" "file" "xds"] later ["dns+srv" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file" "tls"
     ] later [];
     DISCOVER_KUBERNETES = "`discover.k8s`" ["namespace" "service" "port" "kubeconfig" "context"] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
+    DISCOVER_XDS = "`discover.xds`" ["address" "resource" "node"] later ["tls"];
+    DISCOVER_XDS_NODE = "`discover.xds.node`" ["id" "cluster"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic" "zone_aware" "max_load"] later [];
     HASH = "`hash`" ["cookie"] later [];

@@ -55,6 +55,8 @@ pub enum Direction {
 pub struct ListenerLimits {
     /// Connections at once. Default 10 000.
     pub connections: Option<u32>,
+    /// Connections at once from one address (IPv6: from one /64), 1..=65535. Default unlimited.
+    pub per_source: Option<u32>,
     /// Headers in a request. Default 100.
     pub headers: usize,
     /// Bytes of a request's head. Default 64 KiB.

@@ -43,7 +43,9 @@ use crate::base::units::Ratio;
 pub use authorize::{Authorize, AuthorizeRule};
 pub use balance::{Balance, Balancing, HashBy};
 pub use diagnostic::{Diagnostic, Severity};
-pub use discover::{ConsulService, Discover, KubernetesPort, KubernetesService, endpoints_from};
+pub use discover::{
+    ConsulService, Discover, KubernetesPort, KubernetesService, XdsSource, endpoints_from,
+};
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};

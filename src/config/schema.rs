@@ -222,6 +222,11 @@ fn listener_limits() -> Value {
                 "Connections at once. Default 10000.",
                 unlimited_or(integer(1, u32::MAX.into())),
             ),
+            (
+                "per_source",
+                "Connections at once from one address (IPv6: one /64). Default unlimited.",
+                unlimited_or(integer(1, 65_535)),
+            ),
             ("headers", "Headers in a request. Default 100.", integer(1, 1_000)),
             ("header_bytes", "Bytes of a request's head, 8KiB to 1MiB. Default 64KiB.", size()),
             ("header_timeout", "From a head's first byte to its last. Default 10s.", time()),

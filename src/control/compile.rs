@@ -20,6 +20,7 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
+use crate::policy::sources::Sources;
 use crate::snapshot::{Listener, ListenerLimits, ListenerTls, LogFilter, Route, Snapshot};
 use crate::tls::ServerTls;
 
@@ -117,6 +118,7 @@ fn compile_listener(
         jwt: jwt::issuers(listener, keys, metrics),
         limits: ListenerLimits {
             connections: limits.connections,
+            per_source: limits.per_source,
             headers: limits.headers,
             header_bytes: limits.header_bytes,
             header_timeout: limits.header_timeout,
@@ -129,11 +131,22 @@ fn compile_listener(
         connections: before
             .listener(name)
             .map_or_else(Arc::default, |before| Arc::clone(&before.connections)),
+        sources: limits.per_source.map(|_| sources(limits.connections, before.listener(name))),
         table: route::table(listener)?,
         routes,
         metrics: metrics.downstream.listener(name),
         unrouted: metrics.downstream.route(name, UNROUTED),
     })
+}
+
+/// The table that was in force, so that a reload forgets no connection; else one for so many connections.
+fn sources(connections: Option<u32>, before: Option<&Arc<Listener>>) -> Arc<Sources> {
+    const UNLIMITED: usize = 1 << 16;
+    if let Some(sources) = before.and_then(|before| before.sources.as_ref()) {
+        return Arc::clone(sources);
+    }
+    let connections = connections.and_then(|max| usize::try_from(max).ok()).unwrap_or(UNLIMITED);
+    Arc::new(Sources::new(connections, Rng::from_entropy().bits()))
 }
 
 /// The words for why an endpoint is ejected, in the order of their index.

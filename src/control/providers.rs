@@ -1,5 +1,8 @@
 //! From `discover:` to a provider: one arm each.
 
+#[cfg(feature = "xds")]
+mod xds;
+
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -18,6 +21,9 @@ use super::ApplyError;
 pub(super) struct Shared {
     /// One for the process, made with the first name that has to be looked up.
     resolver: Option<Arc<Resolver>>,
+    /// Control planes, one connection each.
+    #[cfg(feature = "xds")]
+    planes: xds::Planes,
 }
 
 impl Shared {
@@ -53,6 +59,11 @@ impl Shared {
             // The reader refuses it.
             #[cfg(not(feature = "kubernetes"))]
             Discover::Kubernetes(_) => None,
+            #[cfg(feature = "xds")]
+            Discover::Xds(xds) => Some(self.planes.provider(xds, &upstream.discover, config)),
+            // The reader refuses it.
+            #[cfg(not(feature = "xds"))]
+            Discover::Xds(_) => None,
         })
     }
 

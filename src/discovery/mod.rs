@@ -18,6 +18,8 @@ pub mod kubernetes;
 mod last_good;
 mod publisher;
 mod status;
+#[cfg(feature = "xds")]
+pub mod xds;
 
 use std::sync::Arc;
 
@@ -65,6 +67,9 @@ pub enum Provider {
     Kubernetes(kubernetes::Kubernetes),
     /// A list in a file.
     File(file::File),
+    /// An assignment from a control plane.
+    #[cfg(feature = "xds")]
+    Xds(xds::Xds),
 }
 
 /// A running provider. Dropping it ends the provider's task; receivers cloned from `updates` then see a closed channel.
@@ -107,6 +112,8 @@ pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
             start_local(kubernetes.source(), status, |publisher| kubernetes.run(publisher, rng))
         }
         Provider::File(file) => start(file.source(), status, |publisher| file.run(publisher)),
+        #[cfg(feature = "xds")]
+        Provider::Xds(xds) => start(xds.source(), status, |publisher| xds.run(publisher, rng)),
     }
 }
 

@@ -4,6 +4,7 @@ mod body_copy;
 mod body_error;
 pub mod deferred_write;
 pub mod file_events;
+pub mod frame_watch;
 pub mod relay;
 pub mod request_body;
 pub mod reset_watch;

@@ -106,7 +106,7 @@ pub const fn http_status(reason: Reason) -> u16 {
         Reason::MethodRefused => 405,
         Reason::RequestTimeout => 408,
         Reason::TooLarge => 413,
-        Reason::RateLimited => 429,
+        Reason::RateLimited | Reason::Flood => 429,
         Reason::ClientGone => 499,
         Reason::UpstreamClosed
         | Reason::UpstreamReset
@@ -148,6 +148,7 @@ pub const fn grpc_code(reason: Reason) -> u8 {
         | Reason::QueueTimeout
         | Reason::Overload
         | Reason::RateLimited
+        | Reason::Flood
         | Reason::TooLarge => 8,
         Reason::NoRoute | Reason::MethodRefused => 12,
         Reason::BadHeader | Reason::DownstreamProtocol | Reason::Loop => 13,

@@ -39,7 +39,7 @@ mod tests {
     fn an_element_has_envoys_keys_and_quotes() {
         let peer = Identity::new(["spiffe://blog/ns/web/sa/cart"], ["cart.web", "b.c"]);
         assert_eq!(
-            element(&peer.clone()).unwrap(),
+            element(&peer).unwrap(),
             "URI=spiffe://blog/ns/web/sa/cart;DNS=cart.web;DNS=b.c"
         );
         let hashed = element(&peer.with_fingerprint([0xAB; 32])).unwrap();

@@ -20,9 +20,11 @@ use tokio::time::Instant;
 use crate::base::error::Reason;
 use crate::base::identity::Identity;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
+use crate::io::frame_watch::{FrameKind, FrameWatch};
 use crate::io::reset_watch::ResetWatch;
 use crate::io::socket::{Activity, Socket};
 use crate::io::tick::TICK;
+use crate::policy::frames::FrameAllowance;
 use crate::snapshot::Protocol;
 
 use super::listener::{Active, Admitted, LocalListener};
@@ -101,6 +103,8 @@ pub(super) struct Downstream {
     pub(super) http2: bool,
     pub(super) activity: Arc<Activity>,
     pub(super) clock: Clock,
+    /// It was ended for its control frames.
+    flooded: Cell<bool>,
     /// Resets as malformed that are under way and were counted with their reason already.
     counted_resets: Cell<u32>,
     _admitted: Admitted,
@@ -226,6 +230,11 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
         let downstream = Rc::clone(&downstream);
         ResetWatch::new(io, move || downstream.stream_was_malformed())
     };
+    let io = {
+        let downstream = Rc::clone(&downstream);
+        let mut allowance = FrameAllowance::new(Instant::now());
+        FrameWatch::new(io, move |kind| downstream.allows(&mut allowance, kind))
+    };
     let connection = http2::Builder::new(StreamExecutor::new(&downstream))
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -263,6 +272,7 @@ impl Downstream {
             http2,
             activity: socket.activity(),
             clock: Clock::new(Instant::now()),
+            flooded: Cell::new(false),
             counted_resets: Cell::new(0),
             _admitted: accepted.admitted,
         }
@@ -274,6 +284,16 @@ impl Downstream {
             let limits = &active.listener.limits;
             (limits.headers, limits.header_bytes.as_usize(), limits.streams)
         })
+    }
+
+    /// Whether an HTTP/2 frame may still be read.
+    fn allows(&self, allowance: &mut FrameAllowance, kind: FrameKind) -> bool {
+        match kind {
+            FrameKind::Transfer => return true,
+            FrameKind::Headers => allowance.on_request(),
+            FrameKind::Control => self.flooded.set(!allowance.on_control(Instant::now())),
+        }
+        !self.flooded.get()
     }
 
     /// A stream is being reset as malformed, and whoever does it counts it.
@@ -301,7 +321,9 @@ impl Downstream {
             Ended::HeadTimeout => return head_timed_out(&active, self.peer),
             Ended::Served(Err(error)) => error,
         };
-        let reason = if error.is_parse_too_large() {
+        let reason = if self.flooded.get() || is_too_much(&error) {
+            Reason::Flood
+        } else if error.is_parse_too_large() {
             Reason::TooLarge
         } else if error.is_parse() || is_protocol_error(&error) {
             Reason::DownstreamProtocol
@@ -312,6 +334,16 @@ impl Downstream {
         };
         refused(&active, self.peer, reason, &error);
     }
+}
+
+/// True where the h2 crate has ended a connection for how much its peer sent, not for what: endless heads, empty DATA, resets.
+fn is_too_much(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        error.is_go_away()
+            && error.is_library()
+            && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    })
 }
 
 /// True where we have ended an HTTP/2 connection (GOAWAY) because of what its peer sent.

@@ -16,6 +16,7 @@ use crate::base::error::Reason;
 use crate::io::socket::Socket;
 use crate::io::tick::TICK;
 use crate::metrics::GaugeGuard;
+use crate::policy::sources::{Entry, Sources};
 use crate::snapshot::{ListenSocket, Listener, Protocol, Snapshot};
 
 use super::connection;
@@ -76,27 +77,63 @@ impl LocalListener {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     listener: Arc<Listener>,
+    /// Where its source is counted.
+    source: Option<(Arc<Sources>, usize)>,
     _gauge: GaugeGuard,
     _open: Open,
 }
 
 impl Admitted {
-    fn new(worker: &Worker, local: &LocalListener, active: &Active) -> Option<Self> {
+    fn new(
+        worker: &Worker,
+        local: &LocalListener,
+        active: &Active,
+        peer: connection::Peer,
+    ) -> Option<Self> {
         let listener = Arc::clone(&active.listener);
         let now = listener.connections.fetch_add(1, Ordering::Relaxed);
         if listener.limits.connections.is_some_and(|max| now >= max) {
             listener.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
+        let source = match source_of(&listener, peer) {
+            Ok(source) => source,
+            Err(Refused) => {
+                listener.connections.fetch_sub(1, Ordering::Relaxed);
+                return None;
+            }
+        };
         listener.metrics.connections_total.inc();
         let open = if local.inbound { &worker.shared.inbound } else { &worker.shared.outbound };
         let gauge = GaugeGuard::of(&listener.metrics.connections);
-        Some(Self { _gauge: gauge, _open: open.open(), listener })
+        Some(Self { _gauge: gauge, _open: open.open(), source, listener })
+    }
+}
+
+/// A source has as many connections as it may.
+struct Refused;
+
+/// Counts a connection under its source; nothing where sources are not counted, or this one cannot be.
+fn source_of(
+    listener: &Listener,
+    peer: connection::Peer,
+) -> Result<Option<(Arc<Sources>, usize)>, Refused> {
+    let (Some(sources), Some(max)) = (&listener.sources, listener.limits.per_source) else {
+        return Ok(None);
+    };
+    let Some(ip) = peer.ip() else { return Ok(None) };
+    match sources.enter(ip, max) {
+        Entry::At(at) => Ok(Some((Arc::clone(sources), at))),
+        Entry::Uncounted => Ok(None),
+        Entry::Refused => Err(Refused),
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        if let Some((sources, at)) = &self.source {
+            sources.leave(*at);
+        }
         self.listener.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -222,7 +259,7 @@ fn serve(
     stopped: &watch::Receiver<Stop>,
 ) {
     let Some(active) = local.active(worker) else { return };
-    let Some(admitted) = Admitted::new(worker, local, &active) else {
+    let Some(admitted) = Admitted::new(worker, local, &active, peer) else {
         active.listener.metrics.reject(Reason::LimitReached);
         return;
     };

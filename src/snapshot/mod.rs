@@ -25,6 +25,7 @@ use crate::base::rng::Rng;
 use crate::base::units::{ByteSize, Ratio};
 use crate::metrics::{ListenerMetrics, RouteMetrics};
 use crate::policy::retry::RetryPolicy;
+use crate::policy::sources::Sources;
 use crate::route::{Redirect, RewritePrefix, RouteTable};
 use crate::upstream::Upstream;
 
@@ -94,6 +95,8 @@ pub struct Listener {
     pub connections: Arc<AtomicU32>,
     /// Finds the index of the route.
     pub table: RouteTable,
+    /// Open connections by source, where `limits.per_source` is set; shared like `connections`.
+    pub sources: Option<Arc<Sources>>,
     /// By the table's index.
     pub routes: Vec<Route>,
     /// Handles resolved once.
@@ -107,6 +110,8 @@ pub struct Listener {
 pub struct ListenerLimits {
     /// Connections at once.
     pub connections: Option<u32>,
+    /// Connections at once from one source.
+    pub per_source: Option<u32>,
     /// Headers of a request.
     pub headers: usize,
     /// Bytes of a request's head.

@@ -1,7 +1,7 @@
 //! `endpoints` or `discover` of an upstream: as a URL where it says everything, else in the long form.
 
 use crate::config::node::Node;
-use crate::config::{ConsulService, Discover, KubernetesPort, KubernetesService};
+use crate::config::{ConsulService, Discover, KubernetesPort, KubernetesService, XdsSource};
 
 use super::write::{self, Writer, list, quoted, text};
 use super::{below, tls};
@@ -23,6 +23,7 @@ pub(super) fn source(
             w.leaf("discover", quoted(discover.source()), node);
         }
         Discover::Consul(service) => w.section("discover", |w| consul(w, service, node, identity)),
+        Discover::Xds(xds) => self::xds(w, discover, xds, node),
         Discover::Kubernetes(service) => w.section("discover", |w| kubernetes(w, service, node)),
     }
 }
@@ -51,6 +52,26 @@ fn consul(
             None => w.note("token_file: none"),
         }
         tls::upstream(w, consul.tls.as_ref(), at("tls"), identity);
+    });
+}
+
+fn xds(w: &mut Writer<'_>, discover: &Discover, xds: &XdsSource, node: Option<&Node>) {
+    if xds.node.is_none() && xds.cluster.is_none() {
+        return w.leaf("discover", quoted(discover.source()), node);
+    }
+    let below = |key| below(below(node, "xds", ""), key, "");
+    w.section("discover", |w| {
+        w.section("xds", |w| {
+            w.leaf("address", quoted(format_args!("{}:{}", xds.host, xds.port)), below("address"));
+            w.leaf("resource", quoted(&xds.resource), below("resource"));
+            w.section("node", |w| {
+                for (key, value) in [("id", &xds.node), ("cluster", &xds.cluster)] {
+                    if let Some(value) = value {
+                        w.leaf(key, quoted(value), super::below(below("node"), key, "id"));
+                    }
+                }
+            });
+        });
     });
 }
 

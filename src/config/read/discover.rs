@@ -5,6 +5,7 @@ mod consul;
 mod dns;
 mod file;
 mod kubernetes;
+mod xds;
 
 use crate::config::Discover;
 use crate::config::diagnostic::nearest;
@@ -28,6 +29,7 @@ const PROVIDERS: &[Provider] = &[
     Provider { scheme: "consul", url: consul::url, map: consul::map },
     Provider { scheme: "k8s", url: kubernetes::url, map: kubernetes::map },
     Provider { scheme: "file", url: file::url, map: file::map },
+    Provider { scheme: "xds", url: xds::url, map: xds::map },
 ];
 
 const RIGHT: &str = "write `dns://name:port`";

@@ -94,6 +94,7 @@ fn limits(at: Option<At<'_>>, protocol: ListenerProtocol) -> ListenerLimits {
     };
     let mut limits = ListenerLimits {
         connections: Some(10_000),
+        per_source: None,
         headers: 100,
         header_bytes: ByteSize::kib(64),
         header_timeout: Some(Duration::from_secs(10)),
@@ -115,6 +116,9 @@ fn limits(at: Option<At<'_>>, protocol: ListenerProtocol) -> ListenerLimits {
     limits.connections = fields
         .read("connections", |at| at.or_unlimited(|at| at.number(1..=u64::from(u32::MAX))))
         .unwrap_or(limits.connections);
+    limits.per_source = fields
+        .read("per_source", |at| at.or_unlimited(|at| at.number(1..=65_535)))
+        .unwrap_or(limits.per_source);
     limits.headers = fields.read("headers", |at| at.number(1..=1_000)).unwrap_or(limits.headers);
     // Below 8 KiB real requests with cookies fail, and hyper takes no smaller buffer.
     let head = ByteSize::kib(8)..=ByteSize::kib(1024);

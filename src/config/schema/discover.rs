@@ -35,6 +35,7 @@ pub(super) fn discover() -> Value {
             ("consul", "Healthy instances of a service in Consul.", consul()),
             ("k8s", "EndpointSlices of a Kubernetes service.", kubernetes()),
             ("file", "A list as under `endpoints`, in YAML or JSON.", file()),
+            ("xds", "An assignment from a control plane, over ADS.", xds()),
         ],
     );
     long["minProperties"] = json!(1);
@@ -44,6 +45,7 @@ pub(super) fn discover() -> Value {
         pattern("^file:///.*[^/]$"),
         pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
         pattern("^k8s://[a-z0-9-]+/[a-z0-9-]+:[a-z0-9-]+$"),
+        pattern("^xds://.+:[0-9]+/.+$"),
         long,
     ])
 }
@@ -76,6 +78,26 @@ fn consul() -> Value {
             ("passing", "Without instances that have a warning. Default false.", boolean()),
             ("token_file", "Where the ACL token stands; read with each question.", text()),
             ("tls", "TLS towards the agent. Default never.", super::tls::upstream()),
+        ],
+    )
+}
+
+fn xds() -> Value {
+    let node = vec![
+        ("id", "Default: `service`, a dash and the machine's name.", text()),
+        ("cluster", "Default: `service`.", text()),
+    ];
+    object(
+        "`discover.xds`",
+        &["address", "resource"],
+        vec![
+            ("address", "The control plane, `host:port`.", pattern("^.+:[0-9]+$")),
+            ("resource", "The name of a ClusterLoadAssignment.", text()),
+            (
+                "node",
+                "Who we are to the control plane: an id, or more.",
+                any_of(vec![text(), object("`discover.xds.node`", &[], node)]),
+            ),
         ],
     )
 }

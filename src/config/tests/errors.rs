@@ -156,7 +156,7 @@ told! {
     words_of_other_proxies: "clusters: {}\nlisteners:\n  o:\n    listen: 127.0.0.1:80\n    routes:\n      - match: { prefix: /a }\n        cluster: a\n        retries: { on: 5xx, num_retries: 3 }\nupstreams: { a: { servers: [127.0.0.1:1], lb_policy: round_robin } }\n";
     key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
     key_of_a_later_version: top("tracing: {}");
-    scheme_of_a_later_version: upstream("discover: xds://127.0.0.1:18000/articles");
+    scheme_of_a_later_version: upstream("discover: original://");
     unquoted_boolean: route("match: { headers: { x-canary: yes } }\nto: articles");
     unquoted_number: top("service: 1.10");
     boolean_key: "listeners: { on: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] } }\n";
@@ -184,6 +184,9 @@ told! {
     discovery_by_nobody: upstream("discover: { dsn: { host: articles, port: 80 } }");
     discovery_without_port: upstream("discover: dns://articles.internal");
     discovery_of_an_address: upstream("discover: dns://10.0.0.1:80");
+    control_plane_without_resource: upstream("discover: xds://control-plane:18000");
+    control_plane_without_port: upstream("discover: xds://control-plane/articles");
+    control_plane_with_mistakes: upstream("discover: { xds: { address: \"control_plane:0\", resource: \"\", node: { name: a }, tls: {} } }");
     unset_variable: listener("bind: \"${HOST}:80\"\nroutes: [{ to: articles }]");
     expanded_value: listener("bind: \"127.0.0.1:${PORT}0\"\nroutes: [{ to: articles }]");
     buckets_that_descend: top("metrics: { buckets: [1s, 500ms] }");

@@ -226,7 +226,7 @@ fn a_token_that_was_changed_or_is_none_is_refused() {
 #[test]
 fn a_set_keeps_what_it_can_use() {
     let (good, bad) = (Signer::new("a", Algorithm::ES256), Signer::new("b", Algorithm::ES256));
-    let mut encryption = bad.jwk.clone();
+    let mut encryption = bad.jwk;
     encryption["use"] = json!("enc");
     let secret = json!({ "kty": "oct", "k": "c2VjcmV0", "alg": "HS256", "kid": "s" });
     let odd = json!({ "kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA" });

@@ -1,0 +1,136 @@
+//! Endpoints from a control plane: `ClusterLoadAssignment`s over an aggregated discovery stream (ADS, v3).
+//!
+//! All upstreams of one control plane share one [`Plane`], and with it one stream. `session` says what is asked and what a
+//! response changes, `endpoints` what an assignment means, `board` who waits for what; `stream` moves the bytes. A set
+//! that was told stays in force until it is told otherwise, whatever becomes of the stream: a control plane that is gone
+//! costs no request.
+//!
+//! Not done: clusters (CDS). What they say of balancing and limits is written in the configuration file here, and the
+//! resource's name is that of the assignment. Not done either: incremental discovery (delta), which saves the control
+//! plane work and would save us none.
+
+mod board;
+mod endpoints;
+mod session;
+mod stream;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use envoy_types::pb::envoy::config::core::v3::{Locality, Node};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::publisher::Publisher;
+use crate::base::rng::Rng;
+use board::Board;
+
+/// A control plane, and who we are to it. Equal ones share a stream.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ControlPlane {
+    /// A name or an IP address, in brackets where it is IPv6.
+    pub host: String,
+    /// 1..=65535.
+    pub port: u16,
+    /// What the control plane knows us by.
+    pub node: String,
+    /// The service that we stand beside.
+    pub cluster: String,
+    /// Where we stand.
+    pub zone: Option<String>,
+}
+
+/// The connection to a control plane; made when the first upstream asks, gone with the last.
+#[derive(Debug)]
+pub struct Plane {
+    shared: Arc<Shared>,
+    task: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+/// What the task and those who wait for it share. Only the control thread takes the lock, and never across an await.
+#[derive(Debug)]
+struct Shared {
+    control_plane: ControlPlane,
+    board: Mutex<Board>,
+    /// Who waits for what has changed.
+    changed: Notify,
+}
+
+impl Shared {
+    fn board<T>(&self, with: impl FnOnce(&mut Board) -> T) -> T {
+        with(&mut self.board.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Plane {
+    /// Connects to nothing yet.
+    pub fn new(control_plane: ControlPlane) -> Self {
+        let (board, changed) = (Mutex::default(), Notify::new());
+        Self { shared: Arc::new(Shared { control_plane, board, changed }), task: Mutex::default() }
+    }
+
+    /// Waits for `resource` until the guard is dropped.
+    fn join(&self, resource: String, publisher: Publisher, rng: Rng) -> Joined {
+        let id = self.shared.board(|board| board.join(resource, publisher, Instant::now()));
+        self.shared.changed.notify_one();
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.get_or_insert_with(|| {
+            AbortOnDropHandle::new(tokio::spawn(stream::run(Arc::clone(&self.shared), rng)))
+        });
+        Joined { shared: Arc::clone(&self.shared), id }
+    }
+}
+
+/// A place on the board.
+struct Joined {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.shared.board(|board| board.leave(self.id));
+        self.shared.changed.notify_one();
+    }
+}
+
+/// `discover: xds://host:port/resource`.
+#[derive(Debug, Clone)]
+pub struct Xds {
+    plane: Arc<Plane>,
+    resource: String,
+    source: Arc<str>,
+}
+
+impl Xds {
+    /// The assignment of that name. `source` is how logs call it.
+    pub fn new(plane: Arc<Plane>, resource: &str, source: &str) -> Self {
+        Self { plane, resource: resource.to_owned(), source: source.into() }
+    }
+
+    pub(super) fn source(&self) -> Arc<str> {
+        Arc::clone(&self.source)
+    }
+
+    /// Waits for sets; ends only by being aborted.
+    pub(super) async fn run(self, publisher: Publisher, rng: Rng) {
+        let _joined = self.plane.join(self.resource, publisher, rng);
+        std::future::pending::<()>().await;
+    }
+}
+
+impl ControlPlane {
+    fn node(&self) -> Node {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let locality = |zone: &String| Locality { zone: zone.clone(), ..Locality::default() };
+        Node {
+            id: self.node.clone(),
+            cluster: self.cluster.clone(),
+            locality: self.zone.as_ref().map(locality),
+            user_agent_name: "outrigger".to_owned(),
+            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(version)),
+            ..Node::default()
+        }
+    }
+}
