@@ -135,7 +135,6 @@ fn round_robin_keeps_exact_turns_in_each_priority() {
     balancer.review(&set, now);
     let counts = picks(&balancer, &set, now);
     let part = &counts[4..];
-    let (least, most) =
-        part.iter().fold((f64::MAX, 0.0_f64), |(l, m), c| (l.min(*c), m.max(*c)));
+    let (least, most) = part.iter().fold((f64::MAX, 0.0_f64), |(l, m), c| (l.min(*c), m.max(*c)));
     assert!(most - least <= 1.0, "{counts:?}");
 }
