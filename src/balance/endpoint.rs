@@ -61,6 +61,8 @@ pub struct Endpoint {
     pub zone: Option<String>,
     /// What `subset` selects by.
     pub labels: BTreeMap<String, String>,
+    /// Since when it is known.
+    pub since: Instant,
     in_flight: AtomicU32,
     pub(super) standing: Standing,
     latency: PeakEwma,
@@ -86,6 +88,7 @@ impl Endpoint {
             address: spec.address.clone(),
             zone: spec.zone.clone(),
             labels: spec.labels.clone(),
+            since: now,
             in_flight: AtomicU32::new(0),
             standing: Standing::new(now),
             latency: PeakEwma::new(now),

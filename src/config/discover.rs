@@ -30,6 +30,11 @@ pub enum Discover {
     },
     /// `discover: consul://address:port/service`.
     Consul(Box<ConsulService>),
+    /// `discover: dns+srv://name`.
+    Srv {
+        /// A name, lower case, without trailing dot.
+        name: String,
+    },
     /// `discover: file:///path`.
     File {
         /// Absolute.
@@ -44,6 +49,7 @@ impl Discover {
             Self::Endpoints(_) => "endpoints".to_owned(),
             Self::Dns { host, port } => format!("dns://{host}:{port}"),
             Self::Consul(consul) => consul.url(),
+            Self::Srv { name } => format!("dns+srv://{name}"),
             Self::File { path } => format!("file://{}", path.display()),
         }
     }
@@ -54,6 +60,11 @@ impl Discover {
             // As callers write it: without the port that `http` has by itself.
             Self::Dns { host, port: 80 } => Some(host.clone()),
             Self::Dns { host, port } => Some(format!("{host}:{port}")),
+            // `_http._tcp.articles.internal` is a service of articles.internal.
+            Self::Srv { name } => {
+                let host = name.split('.').skip_while(|label| label.starts_with('_'));
+                Some(host.collect::<Vec<_>>().join("."))
+            }
             Self::Endpoints(_) | Self::Consul(_) | Self::File { .. } => None,
         }
     }

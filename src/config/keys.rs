@@ -70,11 +70,12 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["subset" "tls"];
-    DISCOVER = "`discover`" ["dns" "consul" "file"] later ["dns+srv" "k8s" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "dns+srv" "consul" "file"] later ["k8s" "xds" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file"
     ] later ["tls"];
+    DISCOVER_SRV = "`discover.dns+srv`" ["name"] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{self, Config, Discover};
 use crate::discovery::Provider;
 use crate::discovery::consul::{Consul, Query};
-use crate::discovery::dns::{Dns, Resolver, ResolverError, TtlRange};
+use crate::discovery::dns::{Dns, Resolver, ResolverError, Srv, TtlRange};
 use crate::discovery::file::File;
 
 use super::ApplyError;
@@ -30,6 +30,11 @@ impl Shared {
         };
         Ok(match &upstream.discover {
             Discover::Endpoints(_) => None,
+            Discover::Srv { name } => {
+                let resolver = self.resolver(&config.dns).map_err(failed)?;
+                let ttl = TtlRange::new(config.dns.ttl.0, config.dns.ttl.1);
+                Some(Provider::Srv(Srv::new(name, ttl, resolver).map_err(failed)?))
+            }
             Discover::File { path } => {
                 Some(Provider::File(File::new(path.clone(), config::endpoints_from)))
             }

@@ -2,6 +2,7 @@
 //! ([`LocalUpstream`]: connections, retry budget, waiting requests).
 
 mod connection;
+mod draining;
 mod gate;
 mod local;
 mod outliers;
@@ -31,6 +32,7 @@ use crate::policy::retry_budget::RetryBudget;
 use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
+use draining::Draining;
 pub use gate::{BreakerView, Ended, Gate, GatePolicy, GateView, breaker_words, rejection_words};
 pub use local::LocalUpstream;
 pub use pool::PoolPolicy;
@@ -104,6 +106,8 @@ pub struct Upstream {
     /// Who is taken out of traffic for failures; `None`: nobody.
     pub outliers: Option<Outliers>,
     endpoints: ArcSwap<EndpointSet>,
+    /// Endpoints that are in no set any more and still have requests.
+    draining: Draining,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
     /// No configuration in force names it any more.
@@ -134,6 +138,7 @@ impl Upstream {
             outliers: None,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+            draining: Draining::default(),
             resolved: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
@@ -159,7 +164,8 @@ impl Upstream {
     pub fn publish(&self, set: EndpointSet, now: Instant) {
         // Before it is picked from: a pick must not see a set that nothing was decided of.
         self.balancer.review(&set, now);
-        self.endpoints.store(Arc::new(set));
+        let before = self.endpoints.swap(Arc::new(set));
+        self.draining.add(&before);
         self.review(now);
         self.resolved.store(true, Ordering::Release);
     }
@@ -212,7 +218,14 @@ impl Upstream {
     /// Lets the workers forget it once its last request has ended. Called when a reload has dropped it.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
-        self.endpoints.load().retire();
+        let set = self.endpoints.load();
+        set.retire();
+        self.draining.add(&set);
+    }
+
+    /// Endpoints that were removed and still have requests, which finish where they are.
+    pub fn draining(&self) -> Vec<Arc<Endpoint>> {
+        self.draining.endpoints()
     }
 
     fn is_retired(&self) -> bool {

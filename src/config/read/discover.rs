@@ -4,6 +4,7 @@
 mod consul;
 mod dns;
 mod file;
+mod srv;
 
 use crate::config::Discover;
 use crate::config::diagnostic::nearest;
@@ -24,6 +25,7 @@ struct Provider {
 /// Every provider, in the order of `keys::DISCOVER`.
 const PROVIDERS: &[Provider] = &[
     Provider { scheme: "dns", url: dns::url, map: dns::map },
+    Provider { scheme: "dns+srv", url: srv::url, map: srv::map },
     Provider { scheme: "consul", url: consul::url, map: consul::map },
     Provider { scheme: "file", url: file::url, map: file::map },
 ];

@@ -31,6 +31,7 @@ pub(super) fn discover() -> Value {
         "`discover`",
         &[],
         vec![
+            ("dns+srv", "SRV records of a name.", srv()),
             ("dns", "A and AAAA records of a name.", dns()),
             ("consul", "Healthy instances of a service in Consul.", consul()),
             ("file", "A list as under `endpoints`, in YAML or JSON.", file()),
@@ -40,6 +41,7 @@ pub(super) fn discover() -> Value {
     long["maxProperties"] = json!(1);
     any_of(vec![
         pattern("^dns://.+:[0-9]+$"),
+        pattern("^dns[+]srv://[^:/]+$"),
         pattern("^file:///.*[^/]$"),
         pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
         long,
@@ -55,6 +57,11 @@ fn dns() -> Value {
             ("port", "Of every address.", integer(1, 65_535)),
         ],
     )
+}
+
+fn srv() -> Value {
+    let name = ("name", "Such as `_http._tcp.articles.internal`.", text());
+    object("`discover.dns+srv`", &["name"], vec![name])
 }
 
 fn file() -> Value {

@@ -150,6 +150,7 @@ told! {
     bind_of_a_name: listener("bind: localhost:8080\nroutes: [{ to: articles }]");
     endpoint_by_name: upstream("endpoints: [articles.internal:5001]");
     discovery_by_a_relative_path: upstream("discover: file://articles.yaml");
+    discovery_by_records_with_a_port: upstream("discover: dns+srv://_http._tcp.articles:80");
     discovery_by_two: upstream("discover: { dns: { host: articles, port: 80 }, file: { path: /articles.yaml } }");
     discovery_by_nobody: upstream("discover: { dsn: { host: articles, port: 80 } }");
     discovery_without_port: upstream("discover: dns://articles.internal");
