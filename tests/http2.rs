@@ -526,10 +526,16 @@ fn a_caller_that_resets_its_stream_cancels_the_upstreams() {
         let response = response.await.unwrap();
         stream.send_reset(h2::Reason::CANCEL);
         drop((response, stream));
+        // Its connection is driven by this thread as well.
+        let code = loop {
+            match heard.try_recv() {
+                Ok(code) => break code,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(code, CANCEL.to_be_bytes());
         assert_eq!(ask(&send, get("/"), b"", None).await.unwrap().text(), "ok", "the others go on");
     });
-    let code = heard.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(code, CANCEL.to_be_bytes());
     let line = proxy.access_line(|line| line["path"] == "/cancelled");
     assert_eq!(line["reason"], "client_gone");
 
@@ -620,4 +626,80 @@ fn many_small_frames_for_a_slow_reader_do_not_end_the_connection() {
         }
         assert_eq!(received, FRAMES * 10);
     });
+}
+
+/// A caller that resets its stream in the middle of a body, whatever the code, has not sent all of it.
+#[test]
+fn an_upload_that_is_reset_does_not_look_whole_to_the_upstream() {
+    for code in [h2::Reason::CANCEL, h2::Reason::NO_ERROR] {
+        let (told, heard) = std::sync::mpsc::channel();
+        let upstream = Upstream::serve(move |_, stream| {
+            let mut stream = BufReader::new(stream);
+            assert!(traffic::head_of(&mut stream).contains("transfer-encoding: chunked"));
+            let mut half = [0; 9];
+            stream.read_exact(&mut half).unwrap();
+            assert_eq!(&half, b"4\r\nhalf\r\n");
+            told.send(Vec::new()).unwrap();
+            told.send(drain(&mut stream)).unwrap();
+        });
+        let proxy = Proxy::start(&Setup::new(&[upstream.address]).yaml());
+        run(async {
+            let send = connect(proxy.address("outbound")).await;
+            let mut ready = send.clone().ready().await.unwrap();
+            let (response, mut stream) = ready.send_request(post("/"), false).unwrap();
+            stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+            // Its connection is driven by this thread as well.
+            while heard.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            stream.send_reset(code);
+            let rest = loop {
+                match heard.try_recv() {
+                    Ok(rest) => break rest,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            assert_eq!(rest, b"", "{code}");
+            drop(response);
+        });
+        let line = proxy.access_line(|line| line["method"] == "POST");
+        assert_eq!(line["reason"], "client_gone", "{code}: {line}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_reset_does_not_look_whole_to_the_caller() {
+    for code in [CANCEL, 0] {
+        let (seen, go_on) = std::sync::mpsc::channel();
+        let go_on = Mutex::new(go_on);
+        let upstream = Upstream::serve(move |_, stream| {
+            let Some(mut raw) = Raw::accept(stream, None) else { return };
+            while let Some(stream) = raw.request() {
+                raw.answer_head(stream);
+                raw.send(DATA, 0, stream, b"half");
+                go_on.lock().unwrap().recv().unwrap();
+                raw.reset(stream, code);
+            }
+        });
+        let proxy = Proxy::start(&to_http2(upstream.address).yaml());
+        let mut connection = Connection::open(proxy.address("outbound"));
+        connection.send(b"GET /one HTTP/1.1\r\nhost: articles\r\n\r\n");
+        connection.reply_head();
+        assert_eq!(connection.chunk().unwrap(), b"half");
+        seen.send(()).unwrap();
+        assert_eq!(connection.rest(), b"", "{code}");
+        run(async {
+            let send = connect(proxy.address("outbound")).await;
+            let mut ready = send.clone().ready().await.unwrap();
+            let (response, _) = ready.send_request(get("/two"), true).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "half");
+            seen.send(()).unwrap();
+            body.data().await.unwrap().unwrap_err();
+        });
+        for path in ["/one", "/two"] {
+            let line = proxy.access_line(|line| line["path"] == path);
+            assert_eq!(line["reason"], "upstream_reset", "{code}: {line}");
+        }
+    }
 }

@@ -15,8 +15,6 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::executor::LocalExecutor;
-
 /// Unsent bytes above which a writer has to wait for the socket: bounds the memory of a slow reader.
 const HIGH_WATER: usize = 64 * 1024;
 
@@ -48,10 +46,8 @@ struct Inner<S> {
     sent: usize,
     /// A failed push, told to the next reader or writer.
     failed: Option<io::ErrorKind>,
-    /// Woken by the next bytes that arrive, or the end.
-    on_read: Option<Waker>,
-    /// The task that drives the connection. A socket knows one waiting writer only, and it must be this one: hyper's other
-    /// tasks push as well, but they may end, and they do not go on writing when the socket can take more.
+    /// The task that drives the connection. A socket knows one waiting writer only, and it must be this one, whichever future
+    /// pushed.
     owner: Option<Waker>,
 }
 
@@ -64,17 +60,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> DeferredWrite<S> {
             buffer: Vec::new(),
             sent: 0,
             failed: None,
-            on_read: None,
             owner: None,
         }));
         (Self(Rc::clone(&inner)), Pusher(inner))
-    }
-}
-
-impl<S> Pusher<S> {
-    /// Wakes `waiting` once, after the turn of the connection's task in which something arrives.
-    pub fn wake_on_read(&self, waiting: &Waker) {
-        self.0.borrow_mut().on_read = Some(waiting.clone());
     }
 }
 
@@ -168,13 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for DeferredWrite<S> {
         let mut inner = self.0.borrow_mut();
         inner.check()?;
         inner.note_owner(cx);
-        let polled = Pin::new(&mut inner.socket).poll_read(cx, buf);
-        if polled.is_ready()
-            && let Some(waiting) = inner.on_read.take()
-        {
-            waiting.wake();
-        }
-        polled
+        Pin::new(&mut inner.socket).poll_read(cx, buf)
     }
 }
 
@@ -244,33 +226,6 @@ impl<F: Future, S: AsyncWrite + Unpin> Future for Pushed<F, S> {
             inner.push();
         }
         polled
-    }
-}
-
-/// hyper drives an HTTP/2 client connection from tasks of its own: each of them has to push.
-#[derive(Debug)]
-pub struct PushingExecutor<S>(Pusher<S>);
-
-impl<S> PushingExecutor<S> {
-    /// Spawns on the worker, with `pusher` around every task.
-    pub fn new(pusher: Pusher<S>) -> Self {
-        Self(pusher)
-    }
-}
-
-impl<S> Clone for PushingExecutor<S> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<F, S> hyper::rt::Executor<F> for PushingExecutor<S>
-where
-    F: Future<Output: 'static> + 'static,
-    S: AsyncWrite + Unpin + 'static,
-{
-    fn execute(&self, future: F) {
-        LocalExecutor.execute(Pushed::new(future, self.0.clone()));
     }
 }
 

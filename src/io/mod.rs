@@ -3,7 +3,6 @@
 mod body_copy;
 mod body_error;
 pub mod deferred_write;
-pub mod executor;
 pub mod file_events;
 pub mod relay;
 pub mod request_body;

@@ -35,6 +35,8 @@ pub struct BodyLimits {
     pub pause: Option<Duration>,
     /// The upstream's side can carry trailers: HTTP/2 can, HTTP/1 where the head announces them.
     pub trailers: bool,
+    /// It comes on a stream of HTTP/2. hyper reports one that was reset with CANCEL or NO_ERROR as ended, and it is not whole.
+    pub stream: bool,
 }
 
 /// Whether another attempt can send the whole body.
@@ -242,6 +244,9 @@ where
         };
         self.waiting = false;
         let frame = match arrived {
+            None if self.limits.stream && !self.incoming.is_end_stream() => {
+                return self.fail(BodyError::ClientGone);
+            }
             None => {
                 self.end();
                 return Poll::Ready(None);
@@ -412,7 +417,13 @@ mod tests {
     }
 
     fn limits(replay: u64) -> BodyLimits {
-        BodyLimits { replay: ByteSize(replay), size: None, pause: None, trailers: true }
+        BodyLimits {
+            replay: ByteSize(replay),
+            size: None,
+            pause: None,
+            trailers: true,
+            stream: false,
+        }
     }
 
     async fn read(body: RequestBody<Pieces>) -> Result<Bytes, BodyError> {

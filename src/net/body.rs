@@ -1,18 +1,16 @@
 //! The body of an upstream's response, over either protocol.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::base::error::Reason;
 use crate::io::socket::Socket;
 
-use super::find_source;
 use super::http1::Http1Body;
+use super::http2::Http2Body;
 
 /// The body of a response. What is dropped before its end closes its connection or resets its stream.
 #[derive(Debug)]
@@ -20,7 +18,7 @@ pub enum ResponseBody {
     /// Read from its connection.
     Http1(Http1Body),
     /// One stream's.
-    Http2(Incoming),
+    Http2(Http2Body),
 }
 
 impl ResponseBody {
@@ -43,7 +41,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenBody>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx),
-            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(BrokenBody::Http2),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -76,7 +74,7 @@ pub enum BrokenBody {
     Malformed(&'static str),
     /// What the HTTP/2 stream says.
     #[error(transparent)]
-    Http2(hyper::Error),
+    Http2(h2::Error),
 }
 
 impl BrokenBody {
@@ -86,18 +84,9 @@ impl BrokenBody {
             Self::Closed => Reason::UpstreamClosed,
             Self::Reset => Reason::UpstreamReset,
             Self::Malformed(_) => Reason::UpstreamProtocol,
-            Self::Http2(error) => match find_source::<h2::Error>(error) {
-                Some(error) if error.is_library() => Reason::UpstreamProtocol,
-                Some(error) if error.is_io() => Reason::UpstreamClosed,
-                Some(_) => Reason::UpstreamReset,
-                None if error.is_incomplete_message() || error.is_closed() => {
-                    Reason::UpstreamClosed
-                }
-                None => match find_source::<io::Error>(error).map(io::Error::kind) {
-                    Some(io::ErrorKind::UnexpectedEof) => Reason::UpstreamClosed,
-                    _ => Reason::UpstreamReset,
-                },
-            },
+            Self::Http2(error) if error.is_library() => Reason::UpstreamProtocol,
+            Self::Http2(error) if error.is_io() => Reason::UpstreamClosed,
+            Self::Http2(_) => Reason::UpstreamReset,
         }
     }
 }

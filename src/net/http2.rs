@@ -1,39 +1,65 @@
 //! One HTTP/2 connection to an upstream, shared by the requests of a worker.
 
-use std::cell::Cell;
+mod body;
+mod driver;
+mod upload;
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use h2::Reason as H2Reason;
-use http::{Request, Version};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use h2::client::{ResponseFuture, SendRequest};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::Body;
+use prometheus::IntCounter;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::io::deferred_write::{DeferredWrite, PushingExecutor};
+use crate::io::deferred_write::{DeferredWrite, Pushed};
 use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 
-use super::{RequestHead, ResponseBody, SendFailure, UpstreamResponse, body_error, find_source};
+use super::{MAX_INTERIM, RequestHead, ResponseBody, SendFailure, UpstreamResponse};
+
+pub use body::Http2Body;
+
+use driver::Driver;
+use upload::{Broken, Upload};
 
 /// Flow control: one stream may have 1 MiB under way, a connection 4 MiB, so that no stream stalls the others at
 /// ordinary latencies while a stalled reader still bounds our memory.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// Bytes of a stream that wait in memory for the peer's window.
+const SEND_BUFFER: usize = 1 << 20;
+
 /// Bytes of a response's head.
 const MAX_HEAD: u32 = 64 * 1024;
 
-/// PING after this silence while streams are open, and how long an answer may take: a vanished peer costs 40 s at most.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-
-/// A connection that carries many requests at once. Clones share it.
+/// A connection that carries many requests at once. Clones share it; it ends when all of them and their streams are gone.
 #[derive(Debug, Clone)]
 pub struct Http2 {
-    send: http2::SendRequest<RequestBody>,
-    shared: Rc<Shared>,
+    send: SendRequest<Bytes>,
+    handle: Rc<Handle>,
+}
+
+/// What all clones have in common. The driver's side of it is behind a second counter: it must notice when this one is gone.
+#[derive(Debug)]
+struct Handle(Rc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // h2 does not tell a resting connection that nobody will send on it any more.
+        if let Some(driver) = self.0.driver.take() {
+            driver.wake();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -45,94 +71,111 @@ struct Shared {
     max_streams: Cell<usize>,
     /// Since when no stream is open.
     idle_since: Cell<Instant>,
+    /// The connection's task has ended.
+    ended: Cell<bool>,
+    /// The connection's task.
+    driver: RefCell<Option<Waker>>,
+    /// Counts answers that are not passed on (1xx).
+    interim: IntCounter,
+}
+
+impl Shared {
+    fn note_driver(&self, waker: &Waker) {
+        match &mut *self.driver.borrow_mut() {
+            Some(driver) => driver.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
 }
 
 impl Http2 {
     /// Starts HTTP/2 with prior knowledge on a connected socket, and waits for the peer's SETTINGS: before them nobody knows
-    /// how many streams it takes, nor whether it speaks HTTP/2 at all. `held` is dropped when the connection has ended.
+    /// how many streams it takes, nor whether it speaks HTTP/2 at all. `interim` counts answers that are not passed on.
+    /// `held` is dropped when the connection has ended.
     ///
     /// # Errors
     /// [`NotStarted`]: nothing of a request was sent yet.
     pub async fn start(
         socket: Socket,
         now: Instant,
+        interim: IntCounter,
         held: impl Sized + 'static,
     ) -> Result<Self, NotStarted> {
+        let activity = socket.activity();
         let (io, pusher) = DeferredWrite::new(socket);
-        let executor = PushingExecutor::new(pusher.clone());
-        let (send, mut connection) = http2::Builder::new(executor.clone())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
+        let (send, connection) = h2::client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
-            .keep_alive_interval(PING.0)
-            .keep_alive_timeout(PING.1)
+            .max_send_buffer_size(SEND_BUFFER)
             .initial_max_send_streams(0)
-            .handshake(TokioIo::new(io))
+            .handshake(io)
             .await
             .map_err(|_| NotStarted)?;
-        std::future::poll_fn(|cx| {
-            let ended = Pin::new(&mut connection).poll(cx).is_ready();
-            // hyper reads in a task of its own, which does not tell this one of SETTINGS.
-            pusher.wake_on_read(cx.waker());
-            match connection.current_max_send_streams() {
-                _ if ended => Poll::Ready(Err(NotStarted)),
-                0 => Poll::Pending,
-                _ => Poll::Ready(Ok(())),
-            }
-        })
-        .await?;
         let shared = Rc::new(Shared {
             made: now,
             used: Cell::new(0),
             streams: Cell::new(0),
-            max_streams: Cell::new(connection.current_max_send_streams()),
+            max_streams: Cell::new(0),
             idle_since: Cell::new(now),
+            ended: Cell::new(false),
+            driver: RefCell::new(None),
+            interim,
         });
-        let seen = Rc::clone(&shared);
-        hyper::rt::Executor::execute(&executor, async move {
-            // What went wrong is told to the streams.
-            let _ended = std::future::poll_fn(|cx| {
-                let polled = Pin::new(&mut connection).poll(cx);
-                seen.max_streams.set(connection.current_max_send_streams());
-                polled
-            })
-            .await;
+        let driver = Driver::new(connection, Rc::clone(&shared), activity);
+        let mut driving = Pushed::new(driver, pusher);
+        poll_fn(|cx| match Pin::new(&mut driving).poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(NotStarted)),
+            Poll::Pending if shared.max_streams.get() == 0 => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await?;
+        // It ends with its handles and streams.
+        drop(tokio::task::spawn_local(async move {
+            driving.await;
             drop(held);
-        });
-        Ok(Self { send, shared })
+        }));
+        Ok(Self { send, handle: Rc::new(Handle(shared)) })
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.0
     }
 
     /// True when the connection has ended or is ending.
     pub fn is_closed(&self) -> bool {
-        self.send.is_closed()
+        let mut context = Context::from_waker(Waker::noop());
+        // Not pending: nothing was sent by this clone. An error is the connection's, a GOAWAY among them.
+        self.shared().ended.get()
+            || matches!(self.send.clone().poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 
     /// True when the peer takes another stream now.
     pub fn has_room(&self) -> bool {
-        self.shared.streams.get() < self.shared.max_streams.get()
+        self.shared().streams.get() < self.shared().max_streams.get()
     }
 
     /// Since when no stream is open; `None` while there are some.
     pub fn idle_since(&self) -> Option<Instant> {
-        (self.shared.streams.get() == 0).then(|| self.shared.idle_since.get())
+        (self.shared().streams.get() == 0).then(|| self.shared().idle_since.get())
     }
 
     /// Requests sent on it.
     pub fn used(&self) -> u64 {
-        self.shared.used.get()
+        self.shared().used.get()
     }
 
     /// When it was made.
     pub fn made(&self) -> Instant {
-        self.shared.made
+        self.shared().made
     }
 
     /// Counts a stream until the guard is dropped.
     pub fn open_stream(&self) -> StreamGuard {
-        self.shared.streams.set(self.shared.streams.get() + 1);
-        self.shared.used.set(self.shared.used.get() + 1);
-        StreamGuard(Rc::clone(&self.shared))
+        self.shared().streams.set(self.shared().streams.get() + 1);
+        self.shared().used.set(self.shared().used.get() + 1);
+        StreamGuard(Rc::clone(&self.handle.0))
     }
 
     /// Sends a request (absolute-form target) and waits for the response's head.
@@ -144,26 +187,78 @@ impl Http2 {
         head: &RequestHead<'_>,
         body: RequestBody,
     ) -> Result<UpstreamResponse, SendFailure> {
-        if self.send.ready().await.is_err() {
+        let mut send = self.send.clone();
+        if poll_fn(|cx| send.poll_ready(cx)).await.is_err() {
             return Err(SendFailure::NotSent);
         }
-        match self.send.try_send_request(request(head, body)).await {
-            Ok(response) => Ok(response.map(ResponseBody::Http2)),
-            Err(mut error) => {
-                let unsent = error.take_message().is_some();
-                Err(failure(error.error(), unsent))
+        let whole = body.is_end_stream();
+        let (mut answer, stream) = match send.send_request(request(head, &body), whole) {
+            Ok(sent) => sent,
+            Err(error) if error.is_io() || error.is_go_away() => return Err(SendFailure::NotSent),
+            Err(error) => return Err(failure(&error)),
+        };
+        let mut upload = (!whole).then(|| Upload::new(body, stream));
+        let mut interim = 0;
+        let response = poll_fn(|cx| {
+            if let Some(sending) = &mut upload
+                && !sending.has_ended()
+                && let Poll::Ready(Err(Broken::Body(error))) = sending.poll(cx)
+            {
+                return Poll::Ready(Err(SendFailure::Body(error)));
             }
+            interim += self.skip_interim(&mut answer, cx);
+            if interim > MAX_INTERIM {
+                let what = "too many interim answers".to_owned();
+                return Poll::Ready(Err(SendFailure::Protocol(what)));
+            }
+            Pin::new(&mut answer).poll(cx).map_err(|error| failure(&error))
+        })
+        .await?;
+        let upload = upload.filter(|upload| !upload.has_ended()).map(send_rest);
+        let (head, stream) = response.into_parts();
+        let length = head.headers.get(CONTENT_LENGTH).and_then(length);
+        let body = ResponseBody::Http2(Http2Body::new(stream, length, upload));
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Takes what interim answers have come, and counts them.
+    fn skip_interim(&self, answer: &mut ResponseFuture, cx: &mut Context<'_>) -> u32 {
+        let mut skipped = 0;
+        while let Poll::Ready(Some(Ok(_))) = answer.poll_informational(cx) {
+            self.shared().interim.inc();
+            skipped += 1;
         }
+        skipped
     }
 }
 
-fn request(head: &RequestHead<'_>, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
+/// Sends on what is left of a request whose answer has begun: the caller may read nothing before it has sent everything.
+fn send_rest(mut upload: Upload) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::task::spawn_local(async move {
+        // A body that fails has reset the stream, which its reader hears of.
+        let _ended = poll_fn(|cx| upload.poll(cx)).await;
+    }))
+}
+
+fn request(head: &RequestHead<'_>, body: &RequestBody) -> Request<()> {
+    let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.target.clone();
     *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = head.to_map();
+    let mut fields = head.to_map();
+    // A known length is told, as over HTTP/1; that there is no body, where one is expected (RFC 9110 §8.6).
+    if let Some(length) = body.size_hint().exact()
+        && (length > 0 || matches!(*head.method, Method::POST | Method::PUT | Method::PATCH))
+        && !fields.contains_key(CONTENT_LENGTH)
+    {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *request.headers_mut() = fields;
     request
+}
+
+fn length(value: &HeaderValue) -> Option<u64> {
+    value.to_str().ok()?.parse().ok()
 }
 
 /// The peer ended the connection before it said anything in HTTP/2.
@@ -184,14 +279,7 @@ impl Drop for StreamGuard {
     }
 }
 
-fn failure(error: &hyper::Error, unsent: bool) -> SendFailure {
-    if let Some(error) = body_error(error) {
-        return SendFailure::Body(error);
-    }
-    if unsent {
-        return SendFailure::NotSent;
-    }
-    let Some(cause) = find_source::<h2::Error>(error) else { return SendFailure::Closed };
+fn failure(cause: &h2::Error) -> SendFailure {
     // RFC 9113 §8.7: a REFUSED_STREAM was not processed, nor was a stream above the last one of a GOAWAY; streams
     // below it are not failed by the GOAWAY itself.
     let goaway = cause.is_go_away() && cause.is_remote();
@@ -206,3 +294,6 @@ fn failure(error: &hyper::Error, unsent: bool) -> SendFailure {
     }
     SendFailure::Reset
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,9 @@ pub use http1::Http1;
 pub use http2::Http2;
 pub use request_head::RequestHead;
 
+/// Interim answers (1xx) before the answer: a peer that sends more means to keep us busy.
+const MAX_INTERIM: u32 = 32;
+
 /// A response whose body is still to come.
 pub type UpstreamResponse = http::Response<ResponseBody>;
 
@@ -41,23 +44,4 @@ pub enum SendFailure {
     /// The request's body failed.
     #[error("the request's body failed: {0}")]
     Body(BodyError),
-}
-
-/// The body's own error, where that is what broke the message.
-fn body_error(error: &hyper::Error) -> Option<BodyError> {
-    find_source::<BodyError>(error).copied()
-}
-
-/// The first cause of the given type.
-fn find_source<'a, T: std::error::Error + 'static>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a T> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref::<T>() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }

@@ -167,6 +167,7 @@ fn body_source(
         size: limits.body,
         pause: limits.body_timeout,
         trailers: http2 || exchange.fields.trailer,
+        stream: exchange.downstream.http2,
     };
     let body = BodySource::new(incoming, limits, &exchange.downstream.worker.tick);
     exchange.body = Some(body.clone());

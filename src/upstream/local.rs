@@ -213,7 +213,8 @@ impl LocalUpstream {
         let (socket, place) = self.open(endpoint, place).await?;
         let held = Held::new(place, Rc::clone(self));
         let place = held.place();
-        match Http2::start(socket, Instant::now(), held).await {
+        let interim = self.upstream.metrics.interim_dropped.clone();
+        match Http2::start(socket, Instant::now(), interim, held).await {
             Ok(connection) => Ok(Made::New(connection, place)),
             Err(error) => Err(self.failed(endpoint, &error)),
         }

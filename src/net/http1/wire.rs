@@ -12,10 +12,9 @@ use crate::net::SendFailure;
 
 use super::blocks;
 use super::head::{self, Head, Malformed, Scan};
-use super::outgoing::{Halt, Outgoing};
+use crate::net::MAX_INTERIM;
 
-/// Interim answers (1xx) before the answer: a peer that sends more means to keep us busy.
-const MAX_INTERIM: u32 = 32;
+use super::outgoing::{Halt, Outgoing};
 
 /// A connection, as its handle, the body of its answer and the sender of a late request body share it.
 #[derive(Debug)]
