@@ -141,7 +141,7 @@ fn a_second_priority_is_used_for_what_the_first_cannot_take() {
     ask(&proxy, 50);
     assert_eq!((first.requests().len(), second.requests().len()), (50, 0));
     let page = shown(&proxy);
-    assert_eq!(page[0]["priorities"][0]["share"], 1.0, "{page}");
+    assert_eq!(page[0]["shares"][0]["share"], 1.0, "{page}");
     assert_eq!(page[0]["endpoints"][0]["priority"], 1, "{page}");
 
     // Nobody is where the first priority should be.
@@ -150,4 +150,200 @@ fn a_second_priority_is_used_for_what_the_first_cannot_take() {
     let proxy = Proxy::start(&one_upstream("", &endpoints, "outliers: { eject: 5m }"));
     ask(&proxy, 50);
     assert_eq!(second.requests().len(), 50);
+}
+
+/// Upstreams that say their number.
+fn numbered(count: usize) -> Vec<Upstream> {
+    (0..count).map(|number| Upstream::ok(&number.to_string())).collect()
+}
+
+fn endpoints(upstreams: &[Upstream]) -> Vec<String> {
+    upstreams.iter().map(|upstream| format!("\"{}\"", upstream.address)).collect()
+}
+
+/// A hashing upstream on one route.
+fn hashing(endpoints: &[String], policy: &str, hash: &str) -> String {
+    one_upstream("", endpoints, &format!("balance: {policy}"))
+        .replace("{ to: articles }", &format!("{{ to: articles, hash: {hash} }}"))
+}
+
+/// One request on a connection of its own.
+fn one(proxy: &Proxy, path: &str, headers: &[(&str, &str)]) -> support::Reply {
+    let mut caller = Connection::open(proxy.address("outbound"));
+    caller.request("GET", path, headers, b"");
+    let reply = caller.reply();
+    assert_eq!(reply.status, 200);
+    reply
+}
+
+#[test]
+fn a_header_value_sticks_to_its_endpoint_in_every_proxy_and_survives_the_loss_of_others() {
+    let upstreams = numbered(5);
+    let all = endpoints(&upstreams);
+    for policy in ["ring_hash", "maglev"] {
+        let proxy = Proxy::start(&hashing(&all, policy, "\"header:x-user\""));
+        let homes = |proxy: &Proxy| -> Vec<String> {
+            let users = (0..40).map(|user| format!("user-{user}"));
+            users.map(|user| one(proxy, "/", &[("x-user", &user)]).text()).collect()
+        };
+        let before = homes(&proxy);
+        let used: std::collections::BTreeSet<_> = before.iter().collect();
+        assert!(used.len() >= 4, "{policy}: {before:?}");
+        for _ in 0..2 {
+            assert_eq!(homes(&proxy), before, "{policy}");
+        }
+        let mut turned = all.clone();
+        turned.reverse();
+        let other = Proxy::start(&hashing(&turned, policy, "[\"query:none\", \"header:x-user\"]"));
+        assert_eq!(homes(&other), before, "{policy}");
+        // Endpoint 2 leaves.
+        let left: Vec<String> = [0, 1, 3, 4].map(|index| all[index].clone()).to_vec();
+        proxy.reload(&hashing(&left, policy, "\"header:x-user\""));
+        let after = homes(&proxy);
+        let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+        let had_to = before.iter().filter(|home| **home == "2").count();
+        assert!(!after.contains(&"2".to_owned()));
+        let slack = if policy == "maglev" { 2 } else { 0 };
+        assert!(moved <= had_to + slack, "{policy}: {moved} moved, {had_to} had to");
+    }
+}
+
+#[test]
+fn a_cookie_is_set_once_and_brings_its_caller_back() {
+    let upstreams = numbered(5);
+    let hash = "[{ cookie: { name: sid, ttl: 1h } }]";
+    let proxy = Proxy::start(&hashing(&endpoints(&upstreams), "maglev", hash));
+    let mut homes = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        let first = one(&proxy, "/", &[("cookie", "theme=dark")]);
+        let cookie = first.header("set-cookie").unwrap().to_owned();
+        let (pair, attributes) = cookie.split_once("; ").unwrap();
+        assert_eq!(attributes, "Path=/; Max-Age=3600; HttpOnly; SameSite=Lax");
+        let value = pair.strip_prefix("sid=").unwrap();
+        assert!(value.len() == 32 && value.bytes().all(|b| b.is_ascii_hexdigit()), "{cookie}");
+        for _ in 0..3 {
+            let again = one(&proxy, "/", &[("cookie", &format!("theme=dark; {pair}"))]);
+            assert_eq!(again.text(), first.text());
+            assert_eq!(again.header("set-cookie"), None);
+        }
+        homes.insert(first.text());
+    }
+    assert!(homes.len() >= 4, "{homes:?}");
+}
+
+#[test]
+fn a_query_parameter_and_a_source_address_stick_and_what_is_absent_does_not() {
+    let upstreams = numbered(5);
+    let proxy = Proxy::start(&hashing(
+        &endpoints(&upstreams),
+        "{ policy: ring_hash, max_load: unlimited }",
+        "\"query:id\"",
+    ));
+    for id in 0..10 {
+        let home = one(&proxy, &format!("/?a=1&id=x%20{id}"), &[]).text();
+        assert_eq!(one(&proxy, &format!("/other?id=x+{id}&id=9"), &[]).text(), home);
+    }
+    let used: std::collections::BTreeSet<_> =
+        (0..60).map(|_| one(&proxy, "/", &[]).text()).collect();
+    assert!(used.len() >= 4, "at random: {used:?}");
+
+    let upstreams = numbered(5);
+    let proxy = Proxy::start(&hashing(
+        &endpoints(&upstreams),
+        "ring_hash",
+        "[\"header:x-user\", source_ip]",
+    ));
+    ask(&proxy, 20);
+    let busy = counts(&upstreams).into_iter().filter(|count| *count > 0).count();
+    assert_eq!(busy, 1);
+}
+
+#[test]
+fn a_key_whose_endpoint_takes_no_connection_goes_to_one_other() {
+    let upstreams = numbered(4);
+    let mut all = endpoints(&upstreams);
+    all.push(format!("\"{}\"", refusing()));
+    for policy in ["ring_hash", "maglev"] {
+        let mut yaml = hashing(&all, policy, "\"header:x-user\"");
+        yaml = yaml.replace("balance:", "outliers: never, balance:");
+        let proxy = Proxy::start(&yaml);
+        for user in 0..40 {
+            let user = format!("user-{user}");
+            let home = one(&proxy, "/", &[("x-user", &user)]).text();
+            for _ in 0..2 {
+                assert_eq!(one(&proxy, "/", &[("x-user", &user)]).text(), home, "{policy} {user}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_endpoints_of_the_subset_are_used_and_none_is_said_clearly() {
+    let upstreams = numbered(3);
+    let labelled: Vec<String> = upstreams
+        .iter()
+        .zip(["v1", "v2", "v2"])
+        .map(|(upstream, version)| {
+            endpoint(upstream, &format!("labels: {{ version: {version}, stage: live }}"))
+        })
+        .collect();
+    let with = |subset: &str| {
+        one_upstream("", &labelled, &format!("balance: round_robin, subset: {{ {subset} }}"))
+    };
+    let proxy = Proxy::start(&with("version: v2, stage: live"));
+    ask(&proxy, 10);
+    assert_eq!(counts(&upstreams), [0, 5, 5]);
+    let page = shown(&proxy);
+    assert_eq!(page[0]["endpoints"].as_array().unwrap().len(), 2, "{page}");
+    assert_eq!(page[0]["subset"]["outside"], 1, "{page}");
+    let outside = |proxy: &Proxy| proxy.metrics().sum("outrigger_upstream_outside_subset", &[]);
+    assert!((outside(&proxy) - 1.0).abs() < 0.1);
+
+    proxy.reload(&with("version: v3"));
+    let reply = get(proxy.address("outbound"), "/");
+    assert_eq!((reply.status, reply.header("x-outrigger-reason")), (503, Some("no_upstream")));
+    assert!((outside(&proxy) - 3.0).abs() < 0.1);
+    let line = proxy.access_line(|line| line["status"] == 503);
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.contains("none of the 3 endpoints of upstream articles"), "{detail}");
+    assert!(detail.contains("version=v3"), "{detail}");
+
+    proxy.reload(&one_upstream("", &labelled, "balance: round_robin"));
+    ask(&proxy, 3);
+    assert!(outside(&proxy) < 0.1, "the series is gone");
+}
+
+#[test]
+fn a_zone_keeps_what_it_has_capacity_for() {
+    let upstreams = numbered(4);
+    let zoned = |zones: [&str; 4]| -> Vec<String> {
+        let zones = zones.map(|zone| format!("zone: {zone}"));
+        upstreams.iter().zip(zones).map(|(upstream, zone)| endpoint(upstream, &zone)).collect()
+    };
+    let aware = "balance: { policy: round_robin, zone_aware: true }";
+    let proxy = Proxy::start(&one_upstream("zone: a\n", &zoned(["b", "a", "a", "b"]), aware));
+    ask(&proxy, 40);
+    assert_eq!(counts(&upstreams), [0, 20, 20, 0]);
+    let page = shown(&proxy);
+    assert_eq!(page[0]["balance"]["zone"], "a", "{page}");
+    assert_eq!(page[0]["shares"][0]["zone"], "a", "{page}");
+    let picks =
+        |zone: &str| proxy.metrics().sum("outrigger_upstream_zone_picks_total", &[("zone", zone)]);
+    assert!((picks("local") - 40.0).abs() < 0.1 && picks("other") < 0.1);
+
+    // A quarter of the capacity in one of two zones: half of its requests leave.
+    proxy.reload(&one_upstream("zone: a\n", &zoned(["b", "a", "b", "b"]), aware));
+    let before = counts(&upstreams);
+    ask(&proxy, 400);
+    let after = counts(&upstreams);
+    let local = after[1] - before[1];
+    assert!((140..=260).contains(&local), "{local} of 400 stay");
+    assert_eq!(shown(&proxy)[0]["shares"][0]["share"], 0.5);
+
+    // Our zone is another one: only that has changed.
+    proxy.reload(&one_upstream("zone: c\n", &zoned(["b", "a", "b", "b"]), aware));
+    let before = counts(&upstreams);
+    ask(&proxy, 40);
+    let after = counts(&upstreams);
+    assert!(after.iter().zip(before).all(|(after, before)| after - before == 10), "{after:?}");
 }

@@ -107,6 +107,8 @@ fn upstream(managed: &Managed, draining: &[Arc<Endpoint>], now: Instant) -> Valu
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
         "panic": upstream.balancer.is_panicking(),
+        "balance": standing::balance(managed),
+        "subset": standing::subset(upstream),
         "discovery": discovery(managed, &source, now),
         "limits": limits,
         "endpoints": endpoints,
@@ -120,8 +122,8 @@ fn upstream(managed: &Managed, draining: &[Arc<Endpoint>], now: Instant) -> Valu
         })
     });
     page["draining"] = draining.collect();
-    if let Some(priorities) = standing::priorities(&upstream.endpoints()) {
-        page["priorities"] = priorities;
+    if let Some(shares) = standing::shares(&upstream.endpoints()) {
+        page["shares"] = shares;
     }
     for (key, value) in gate::fields(&upstream.gate.view(now)) {
         page[key] = value;

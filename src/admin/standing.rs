@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
+use crate::balance::{Balancer, PartView};
+use crate::config::Balance;
+use crate::control::Managed;
+use crate::upstream::{Subset, Upstream};
 
 use super::show::thousandths;
 
@@ -30,9 +33,23 @@ pub(super) fn add(shown: &mut Value, balancer: &Balancer, endpoint: &Endpoint, n
     }
 }
 
-/// How much each priority gets; nothing where there is one only.
-pub(super) fn priorities(set: &EndpointSet) -> Option<Value> {
-    let one = |(priority, share)| json!({ "priority": priority, "share": thousandths(share) });
-    let all: Vec<Value> = set.priorities().map(one).collect();
+/// How its endpoints are picked.
+pub(super) fn balance(managed: &Managed) -> Value {
+    let balance = &managed.config.balance;
+    let zone = managed.upstream.balancer.zone();
+    let bound = (balance.policy == Balance::RingHash).then_some(balance.max_load).flatten();
+    json!({ "policy": balance.policy.word(), "zone": zone, "max_load_percent": bound })
+}
+
+/// Which of the endpoints that are known are used; null: all.
+pub(super) fn subset(upstream: &Upstream) -> Value {
+    let shown = |subset: &Subset| json!({ "labels": subset.labels(), "outside": subset.outside() });
+    upstream.subset.as_ref().map_or(Value::Null, shown)
+}
+
+/// How much each priority, and each zone of it, gets; nothing where the set has no parts.
+pub(super) fn shares(set: &EndpointSet) -> Option<Value> {
+    let one = |part: PartView| json!({ "priority": part.priority, "zone": part.zone, "share": thousandths(part.share) });
+    let all: Vec<Value> = set.shares().map(one).collect();
     (!all.is_empty()).then_some(Value::Array(all))
 }

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::Balancer;
 use super::endpoint_set::EndpointSet;
+use super::key::Key;
 use super::standing::{Ejection, FULL, Health};
 use super::tried::Tried;
 use crate::base::rng::Rng;
@@ -13,6 +14,8 @@ use crate::base::rng::Rng;
 pub(super) struct Candidates<'a> {
     pub(super) set: &'a EndpointSet,
     pub(super) tried: &'a Tried,
+    /// What the request is hashed by.
+    pub(super) key: Option<Key>,
     pub(super) now: Instant,
     pub(super) balancer: &'a Balancer,
     /// An ejected endpoint whose time has passed may be chosen. Only for a request's first attempt: a retry goes where it

@@ -15,8 +15,8 @@
 //! tick does it as well, so that a forgotten call costs a moment and no more.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -64,6 +64,8 @@ pub struct Endpoint {
     /// Since when it is known.
     pub since: Instant,
     in_flight: AtomicU32,
+    /// Where the upstream's requests in flight are counted, if they are: for the bound of `ring_hash`.
+    total: OnceLock<Arc<AtomicU32>>,
     pub(super) standing: Standing,
     latency: PeakEwma,
     requests: AtomicU64,
@@ -90,6 +92,7 @@ impl Endpoint {
             labels: spec.labels.clone(),
             since: now,
             in_flight: AtomicU32::new(0),
+            total: OnceLock::new(),
             standing: Standing::new(now),
             latency: PeakEwma::new(now),
             requests: AtomicU64::new(0),
@@ -164,6 +167,11 @@ impl Endpoint {
     /// True where it is in no set any more: its connections take no further request.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Counts its attempts in `total` as well, from the next on. The first call counts.
+    pub(super) fn count_in(&self, total: &Arc<AtomicU32>) {
+        let _known = self.total.set(Arc::clone(total));
     }
 
     pub(super) fn latency_nanos(&self, now: Instant) -> f64 {
@@ -245,6 +253,8 @@ pub struct EndpointGuard {
     started: Instant,
     /// This attempt is the probe of an ejected endpoint.
     pub(super) probe: Option<ProbePermit>,
+    /// It is counted in the upstream's total.
+    counted: bool,
 }
 
 impl EndpointGuard {
@@ -255,7 +265,11 @@ impl EndpointGuard {
     ) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         endpoint.requests.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint: Arc::clone(endpoint), started, probe }
+        let total = endpoint.total.get();
+        if let Some(total) = total {
+            total.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { endpoint: Arc::clone(endpoint), started, probe, counted: total.is_some() }
     }
 
     /// Where the attempt went.
@@ -304,6 +318,9 @@ impl EndpointGuard {
 impl Drop for EndpointGuard {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(total) = self.endpoint.total.get().filter(|_| self.counted) {
+            total.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
+use super::maglev::Table;
 use super::parts::{self, Part};
+use super::ring_hash::Ring;
 use super::standing::FULL;
 use crate::base::address::Address;
 use crate::base::endpoint::EndpointSpec;
@@ -36,10 +38,21 @@ pub struct EndpointSet {
     total: u64,
     /// Distance between turns of round robin.
     step: u64,
-    /// Its members by priority; empty where all have the same.
+    /// Its members by priority and zone; empty where one part would hold them all.
     parts: Vec<Part>,
+    /// What a hashing policy looks keys up in; none of a set that has parts.
+    places: Option<Places>,
+    /// The verdict of [`super::Balancer::review`]: weights that may be picked; 0: nobody has looked.
+    available: AtomicU64,
     /// The verdict of [`super::Balancer::review`]: unhealthy members are used as well.
     panicking: AtomicBool,
+}
+
+/// Where keys belong.
+#[derive(Debug)]
+pub(super) enum Places {
+    Ring(Ring),
+    Table(Table),
 }
 
 /// An endpoint in a set.
@@ -91,7 +104,7 @@ impl EndpointSet {
             members.push(Member { endpoint, weight, priority: spec.priority, per_share: 1.0 });
         }
         known.values().for_each(|endpoint| endpoint.retire());
-        let parts = parts::split(&members);
+        let parts = parts::split(&members, None);
         Self { parts, ..Self::of(members) }
     }
 
@@ -129,9 +142,47 @@ impl EndpointSet {
         self.members.is_empty()
     }
 
-    /// Its members by priority; none where all have the same.
+    /// Its members by priority and zone; none where one part would hold them all.
     pub(super) fn parts(&self) -> &[Part] {
         &self.parts
+    }
+
+    /// The same with our `zone` apart from others, and with `places` of each part.
+    pub(super) fn prepared(
+        mut self,
+        zone: Option<&str>,
+        places: impl Fn(&[Member]) -> Option<Places>,
+    ) -> Self {
+        if zone.is_some() {
+            self.parts = parts::split(&self.members, zone);
+        }
+        match self.parts.is_empty() {
+            true => self.places = places(&self.members),
+            false => {
+                for part in &mut self.parts {
+                    part.set.places = places(&part.set.members);
+                }
+            }
+        }
+        self
+    }
+
+    /// What a hashing policy looks keys up in.
+    pub(super) fn places(&self) -> Option<&Places> {
+        self.places.as_ref()
+    }
+
+    /// Sum of the weights that may be picked, at least 1.
+    #[expect(clippy::cast_precision_loss, reason = "sums of weights, far below 2^53")]
+    pub(super) fn available_weight(&self) -> f64 {
+        match self.available.load(Ordering::Relaxed) {
+            0 => self.total.max(1) as f64,
+            available => available as f64,
+        }
+    }
+
+    pub(super) fn set_available_weight(&self, available: u64) {
+        self.available.store(available, Ordering::Relaxed);
     }
 
     /// True while its unhealthy members are used.

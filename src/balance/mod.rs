@@ -1,14 +1,16 @@
 //! Which endpoint a request goes to.
 //!
 //! Reading order: [`endpoint`] (live state), `standing` (may it be picked), [`endpoint_set`] (the immutable set picked from),
-//! `candidates` (the set as one pick sees it), `parts` and `overflow` (priorities), `two_choices`, then one file per policy, and `review`. A pick allocates nothing, takes no
+//! `candidates` (the set as one pick sees it), `parts`, `overflow` and `zones`, `two_choices`, then one file per policy, and `review`. A pick allocates nothing, takes no
 //! lock, and costs O(1) with equal weights, O(log n) with others; O(n) where so much is not available that a few draws do
 //! not find what is.
 
 mod candidates;
 pub mod endpoint;
 pub mod endpoint_set;
+mod key;
 mod least_request;
+mod maglev;
 pub mod outliers;
 mod overflow;
 mod parts;
@@ -16,19 +18,24 @@ mod peak_ewma;
 mod picked;
 mod random;
 mod review;
+mod ring_hash;
 mod round_robin;
 mod standing;
 mod tried;
 mod two_choices;
 mod view;
+mod zones;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use self::candidates::Candidates;
+use self::endpoint_set::Places;
+pub use self::key::Key;
+pub use self::parts::PartView;
 pub use self::picked::Picked;
 use self::picked::ProbePermit;
 pub use self::review::Counts;
@@ -49,6 +56,21 @@ pub enum Policy {
     RoundRobin,
     /// At random by weight.
     Random,
+    /// By the request's key, on a ring; `Some`: up to this many percent of the mean load, 100..=1 000.
+    RingHash(Option<u32>),
+    /// By the request's key, from a table.
+    Maglev,
+}
+
+impl Policy {
+    /// True where a request's key decides.
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::RingHash(_) | Self::Maglev)
+    }
+
+    fn is_bounded(self) -> bool {
+        matches!(self, Self::RingHash(Some(_)))
+    }
 }
 
 /// Chooses endpoints of one upstream; shared by all workers.
@@ -61,6 +83,10 @@ pub struct Balancer {
     panic_below: f64,
     /// How long an endpoint that joins or returns takes to its whole weight; `None`: it has it at once.
     slow_start: Option<Duration>,
+    /// Our own zone, where requests stay in it as far as it has capacity.
+    zone: Option<Box<str>>,
+    /// Requests in flight at all endpoints; counted for the bound of `ring_hash` only.
+    in_flight: Arc<AtomicU32>,
     /// The verdict of [`Balancer::review`]; each set, and each part of it, has its own.
     panicking: AtomicBool,
     /// Also of [`Balancer::review`]: endpoints whose first check has not ended are used.
@@ -87,6 +113,8 @@ impl Balancer {
             turns: std::array::from_fn(|_| AtomicU64::new(sequence)),
             panic_below: PANIC_BELOW,
             slow_start: None,
+            zone: None,
+            in_flight: Arc::default(),
             panicking: AtomicBool::new(false),
             uses_unproven: AtomicBool::new(true),
         }
@@ -102,6 +130,32 @@ impl Balancer {
     #[must_use]
     pub fn slow_start(self, window: Option<Duration>) -> Self {
         Self { slow_start: window, ..self }
+    }
+
+    /// The same with requests that stay in `zone` as far as it has capacity.
+    #[must_use]
+    pub fn zone_aware(self, zone: Option<&str>) -> Self {
+        Self { zone: zone.map(Box::from), ..self }
+    }
+
+    /// Our zone, where it matters.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// Makes `set` ready for its picks: parted by zone, with a ring or table where the policy hashes. This takes up to some
+    /// ten milliseconds, so that it is done where a set is published, never where it is picked from.
+    #[must_use]
+    pub fn prepare(&self, set: EndpointSet) -> EndpointSet {
+        if self.policy.is_bounded() {
+            set.members().iter().for_each(|member| member.endpoint.count_in(&self.in_flight));
+        }
+        set.prepared(self.zone(), |members| match self.policy {
+            _ if members.len() < 2 => None,
+            Policy::RingHash(_) => Some(Places::Ring(ring_hash::Ring::build(members))),
+            Policy::Maglev => Some(Places::Table(maglev::Table::build(members))),
+            _ => None,
+        })
     }
 
     /// Its policy.
@@ -129,10 +183,24 @@ impl Balancer {
         now: Instant,
         rng: &mut Rng,
     ) -> Option<Picked> {
+        self.pick_for(None, set, tried, now, rng)
+    }
+
+    /// The same for a request with a `key`, which decides where the policy hashes. Without one such a policy chooses at random,
+    /// by weight.
+    pub fn pick_for(
+        &self,
+        key: Option<Key>,
+        set: &EndpointSet,
+        tried: &Tried,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> Option<Picked> {
+        let key = key.filter(|_| self.policy.hashes());
         let none = Tried::new();
         let first = tried.is_empty();
         let mut candidates =
-            Candidates { set, tried, now, balancer: self, probes: first, reachable: !first };
+            Candidates { set, tried, key, now, balancer: self, probes: first, reachable: !first };
         loop {
             let mut chosen = self.choose(&candidates, rng);
             if chosen.is_none() && candidates.reachable {
@@ -164,8 +232,9 @@ impl Balancer {
     /// take no connection. Looks at every endpoint, so ask it after a failure only.
     pub fn has_reachable(&self, set: &EndpointSet, now: Instant) -> bool {
         let tried = &Tried::new();
+        let (key, balancer) = (None, self);
         let candidates =
-            Candidates { set, tried, now, balancer: self, probes: false, reachable: true };
+            Candidates { set, tried, key, now, balancer, probes: false, reachable: true };
         let has_one = |candidates: &Candidates<'_>| {
             (0..candidates.set.len()).any(|index| candidates.share(index) > 0)
         };
@@ -200,6 +269,21 @@ impl Balancer {
             Policy::LeastRequest => least_request::pick(candidates, rng),
             Policy::RoundRobin => round_robin::pick(turns, candidates, rng),
             Policy::Random => random::pick(candidates, rng),
+            Policy::RingHash(_) | Policy::Maglev => self.choose_by_key(candidates, rng),
+        }
+    }
+
+    fn choose_by_key(&self, candidates: &Candidates<'_>, rng: &mut Rng) -> Option<usize> {
+        match (candidates.key, candidates.set.places()) {
+            (Some(key), Some(Places::Table(table))) => maglev::pick(candidates, table, key),
+            (Some(key), Some(Places::Ring(ring))) => {
+                let Policy::RingHash(max_load) = self.policy else { return None };
+                let in_flight = self.in_flight.load(Ordering::Relaxed);
+                let bound = max_load
+                    .map(|most| ring_hash::Bound { max_load: f64::from(most) / 100.0, in_flight });
+                ring_hash::pick(candidates, ring, key, bound)
+            }
+            _ => random::pick(candidates, rng),
         }
     }
 }

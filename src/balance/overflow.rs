@@ -29,6 +29,16 @@ pub(super) struct Verdict {
 }
 
 impl Tier {
+    /// Both together.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            weight: self.weight + other.weight,
+            available: self.available + other.available,
+            endpoints: self.endpoints + other.endpoints,
+            unhealthy: self.unhealthy + other.unhealthy,
+        }
+    }
+
     /// The part of its load that it can take, `0.0..=1.0`.
     #[expect(clippy::cast_precision_loss, reason = "sums of weights, far below 2^53")]
     fn capacity(&self) -> f64 {

@@ -41,7 +41,12 @@ impl Balancer {
         let uses_unproven = !available || too_few(proven - unhealthy, proven);
         self.uses_unproven.store(uses_unproven, Ordering::Relaxed);
         counts.panic = match set.parts() {
-            [] => too_few(set.len() - unhealthy, set.len()),
+            [] => {
+                if self.policy.is_bounded() {
+                    set.set_available_weight(self.tier(set, now).available);
+                }
+                too_few(set.len() - unhealthy, set.len())
+            }
             parts => self.review_parts(parts, now),
         };
         set.set_panicking(counts.panic);

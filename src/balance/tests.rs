@@ -2,7 +2,9 @@
 
 mod availability;
 mod failures;
+mod hashing;
 mod priorities;
+mod zones;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! Every value in force and where it comes from, as YAML that can be loaded again.
 
 mod authorize;
+mod balance;
 mod discover;
 mod gate;
 mod health;
@@ -15,8 +16,8 @@ use crate::base::units::format_duration;
 use super::node::{Node, Value};
 use super::source::Source;
 use super::{
-    AccessLog, Balance, Config, Direction, Listener, ListenerProtocol, LogFilter, LogTarget,
-    PoolIdle, Upstream, UpstreamProtocol,
+    AccessLog, Config, Direction, Listener, ListenerProtocol, LogFilter, LogTarget, PoolIdle,
+    Upstream, UpstreamProtocol,
 };
 use write::{Writer, list, quoted, text, unlimited};
 
@@ -198,17 +199,7 @@ fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
                 w.leaf("connect_timeout", format_duration(time), node);
             }
         }
-        let policy = match upstream.balance {
-            Balance::PeakEwma => "peak_ewma",
-            Balance::LeastRequest => "least_request",
-            Balance::RoundRobin => "round_robin",
-            Balance::Random => "random",
-        };
-        let balance = below(node, "balance", "");
-        w.section("balance", |w| {
-            w.leaf("policy", policy, below(balance, "policy", "policy"));
-            w.leaf("panic", upstream.panic, below(balance, "panic", "policy"));
-        });
+        balance::upstream(w, upstream, node);
         let ramp = upstream.slow_start.map_or_else(|| "never".to_owned(), format_duration);
         w.leaf("slow_start", ramp, below(node, "slow_start", ""));
         pool(w, upstream, below(node, "pool", ""));

@@ -36,8 +36,8 @@ sections! {
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
     LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "authorize" "limits"]
         later ["proxy_protocol" "tls" "jwt"];
-    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror" "hedge"]
-        later ["hash"];
+    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror" "hedge" "hash"]
+        later [];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" [
         "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
     ] later ["tls"];
@@ -50,8 +50,8 @@ sections! {
     ] later ["per_source"];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
-        "rate_limit" "fault" "mirror" "hedge"
-    ] later ["hash"];
+        "rate_limit" "fault" "mirror" "hedge" "hash"
+    ] later [];
     MATCH = "`match`" ["host" "path" "grpc" "method" "headers" "query"] later [];
     PATH = "`path`" ["regex"] later [];
     VALUE = "a value to match" ["present" "prefix" "regex"] later [];
@@ -67,9 +67,9 @@ sections! {
     FAULT_ABORT = "`abort`" ["share" "status"] later [];
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
-        "endpoints" "discover" "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
+        "endpoints" "discover" "protocol" "connect_timeout" "balance" "subset" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
-    ] later ["subset" "tls"];
+    ] later ["tls"];
     DISCOVER = "`discover`" ["dns" "dns+srv" "consul" "file"] later ["k8s" "xds" "original"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
@@ -78,7 +78,9 @@ sections! {
     DISCOVER_SRV = "`discover.dns+srv`" ["name"] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
-    BALANCE = "`balance`" ["policy" "panic"] later ["zone_aware"];
+    BALANCE = "`balance`" ["policy" "panic" "zone_aware" "max_load"] later [];
+    HASH = "`hash`" ["cookie"] later [];
+    COOKIE = "`cookie`" ["name" "ttl"] later [];
     POOL = "`pool`" ["idle" "max_idle" "max_requests" "max_age"] later [];
     UPSTREAM_LIMITS = "an upstream's `limits`" [
         "connections" "in_flight" "pending" "queue" "retry_budget"
@@ -222,4 +224,10 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("tag", "tags"),
     ("token", "token_file"),
     ("host", "address"),
+    ("hash_policy", "hash"),
+    ("session_affinity", "hash"),
+    ("sticky", "hash"),
+    ("hash_balance_factor", "max_load"),
+    ("max_age", "ttl"),
+    ("lb_subset", "subset"),
 ];

@@ -5,6 +5,7 @@
 //! `None` means `unlimited` (or "not written", where the field says so).
 
 mod authorize;
+mod balance;
 mod defaults;
 mod diagnostic;
 mod discover;
@@ -37,6 +38,7 @@ use crate::base::address::Address;
 use crate::base::units::Ratio;
 
 pub use authorize::{Authorize, AuthorizeRule};
+pub use balance::{Balance, Balancing, HashBy};
 pub use diagnostic::{Diagnostic, Severity};
 pub use discover::{ConsulService, Discover, endpoints_from};
 pub use effective::Effective;
@@ -58,7 +60,7 @@ pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, Hedge, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
 pub use upstream::{
-    Balance, Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
+    Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
     UpstreamProtocol,
 };
 

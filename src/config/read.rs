@@ -3,6 +3,7 @@
 
 mod action;
 mod authorize;
+mod balance;
 mod discover;
 mod endpoints;
 mod gate;

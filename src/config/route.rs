@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::units::ByteSize;
 
-use super::Shaping;
+use super::{HashBy, Shaping};
 
 /// A match, an action, and the policy of what it takes.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Route {
     pub retry: Option<Retry>,
     /// `rate_limit:`; off on `tcp`.
     pub shaping: Shaping,
+    /// `hash:`: what `ring_hash` and `maglev` choose by. Empty: nothing, they choose at random.
+    pub hash: Vec<HashBy>,
 }
 
 /// `match:`.

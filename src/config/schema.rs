@@ -4,6 +4,7 @@
 //! the types. What a schema cannot say (unknown upstreams, timeouts that contradict) only the loader tells.
 
 mod authorize;
+mod balance;
 mod discover;
 mod gate;
 mod outliers;

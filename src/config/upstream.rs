@@ -1,9 +1,11 @@
 //! `upstreams.<name>`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::units::{Rate, Ratio};
 
+use super::balance::Balancing;
 use super::discover::Discover;
 use super::gate::{Adaptive, Breaker, Throttle};
 use super::outliers::Outliers;
@@ -19,10 +21,10 @@ pub struct Upstream {
     pub protocol: UpstreamProtocol,
     /// `None`: not written: 1 s, and 250 ms to a loopback endpoint.
     pub connect_timeout: Option<Duration>,
-    /// Default `peak_ewma`.
-    pub balance: Balance,
-    /// `balance.panic`: below this share of endpoints that are not unhealthy, all are used. Default 50 %; 0 %: never.
-    pub panic: Ratio,
+    /// How an endpoint is picked.
+    pub balance: Balancing,
+    /// Only endpoints with these labels; empty: all.
+    pub subset: BTreeMap<String, String>,
     /// How long an endpoint that joins or returns takes to its whole weight. Default `never`.
     pub slow_start: Option<Duration>,
     /// Connections kept for reuse.
@@ -50,19 +52,6 @@ pub enum UpstreamProtocol {
     Http2,
     /// HTTP/1.1 until TLS brings ALPN; gRPC requests go over HTTP/2, which gRPC requires.
     Auto,
-}
-
-/// `balance:`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Two random choices by peak latency × requests in flight.
-    PeakEwma,
-    /// Two random choices by requests in flight.
-    LeastRequest,
-    /// Smooth weighted turns.
-    RoundRobin,
-    /// By weight alone.
-    Random,
 }
 
 /// `pool:`. Per worker and endpoint.

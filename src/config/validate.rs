@@ -1,6 +1,7 @@
 //! What can take force but is probably not meant: warnings, each with its place and its arithmetic.
 
 mod authorize;
+mod balance;
 mod gate;
 mod health;
 mod outliers;
@@ -45,6 +46,7 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
             let place = Place { node, path };
             route_warnings(listener, route, &place, &mut out);
             shaping::shaping(config, route, &place, &mut out);
+            balance::hash(config, route, place.node, &place.path, &mut out);
         }
         shadow::shadowed(&listener.routes, nodes, &routes, &mut out);
     }
@@ -283,6 +285,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
             out.push(unused.at(path).label("remove it, or name it in a route's `to`"));
         }
         gate::warnings(config, upstream, &entry.node, &path, out);
+        balance::upstream(config, upstream, &entry.node, &path, out);
         let idle = entry.node.get("pool").and_then(|node| node.get("idle"));
         if let (PoolIdle::After(time), Some(node)) = (upstream.pool.idle, idle)
             && time >= SHORTEST_KEEP_ALIVE

@@ -3,6 +3,7 @@
 //! Names become references, words become enums, metric handles are resolved: nothing is looked up by a string later.
 
 mod authorize;
+mod balance;
 mod gate;
 mod health;
 mod route;
@@ -23,6 +24,7 @@ use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
 use super::ApplyError;
 use super::resolve::Plan;
 
+pub(super) use balance::knows_zones;
 pub(super) use gate::features;
 pub(super) use health::health;
 pub use health::settings as health_settings;

@@ -334,6 +334,8 @@ fn publish(
     health: Option<&UpstreamHealth>,
 ) {
     let now = Instant::now();
+    let selected = upstream.subset.as_ref().map(|subset| subset.select(specs));
+    let specs = selected.as_deref().unwrap_or(specs);
     let set = EndpointSet::build(specs, Some(&upstream.endpoints()), now);
     if let Some(health) = health {
         health.follow(upstream, &set);

@@ -38,9 +38,12 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
         match kept.upstreams.iter().find(|new| new.name == old.name) {
             Some(new) => {
                 metrics.gate.forget_unless(&old.name, compile::features(new), &breaker_words());
+                let zones = compile::knows_zones(new);
+                metrics.balance.forget_unless(&old.name, zones, !new.subset.is_empty());
             }
             None => {
                 metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
+                metrics.balance.forget_unless(&old.name, false, false);
                 metrics.upstream.forget_ejections(&old.name, &compile::ejection_words());
                 metrics.gate.forget(&old.name, &breaker_words(), &rejection_words());
             }

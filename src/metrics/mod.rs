@@ -4,6 +4,7 @@
 //! string. The crate's own types stay inside this module as far as they can.
 
 pub mod access;
+pub mod balance;
 pub mod downstream;
 pub mod gate;
 pub mod health;
@@ -21,6 +22,7 @@ use prometheus::{
 };
 
 pub use access::AccessFamilies;
+pub use balance::{BalanceFamilies, ZoneMetrics};
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use gate::{GateFamilies, GateFeatures, GateMetrics};
 pub use health::{HealthFamilies, HealthMetrics, HealthOutcome};
@@ -44,6 +46,8 @@ pub struct Metrics {
     pub route: RouteFamilies,
     /// Upstreams and discovery.
     pub upstream: UpstreamFamilies,
+    /// Zones and subsets.
+    pub balance: BalanceFamilies,
     /// Breakers, adaptive limits, throttles.
     pub gate: GateFamilies,
     /// Active health checks.
@@ -67,6 +71,7 @@ impl Metrics {
             access: AccessFamilies::register(&register)?,
             route: RouteFamilies::register(&register)?,
             upstream: UpstreamFamilies::register(&register, &dropped)?,
+            balance: BalanceFamilies::register(&register)?,
             gate: GateFamilies::register(&register)?,
             process: ProcessMetrics::register(&register, &dropped)?,
             health: HealthFamilies::register(&register)?,

@@ -36,6 +36,8 @@ metrics! {
     UPSTREAM_ENDPOINTS = "outrigger_upstream_endpoints", "Endpoints, by upstream and state.";
     UPSTREAM_EJECTIONS = "outrigger_upstream_ejections_total", "Endpoints taken out of traffic for failures (enforced=\"false\": that would have been), by upstream and reason.";
     UPSTREAM_PANIC = "outrigger_upstream_panic", "1 while so many endpoints are unhealthy that those are used as well, by upstream.";
+    UPSTREAM_ZONE_PICKS = "outrigger_upstream_zone_picks_total", "Attempts by where they go (`local`: our zone), by upstream that is aware of zones.";
+    UPSTREAM_OUTSIDE_SUBSET = "outrigger_upstream_outside_subset", "Endpoints that discovery knows and the subset leaves out, by upstream.";
     UPSTREAM_CONNECTIONS = "outrigger_upstream_connections", "Open connections, by upstream.";
     UPSTREAM_REJECTED = "outrigger_upstream_rejected_total", "Attempts refused without asking the upstream, by upstream and reason.";
     UPSTREAM_BREAKER_STATE = "outrigger_upstream_breaker_state", "1 for the state that the breaker is in, by upstream and state; only where there is one.";

@@ -9,7 +9,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
-use crate::balance::{Picked, Tried};
+use crate::balance::{Key, Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
@@ -38,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub(super) repeatable: bool,
     /// A gRPC call that is sent again for some statuses: its head is held back, see [`super::hold`].
     pub(super) hold: bool,
+    /// What the request is hashed by.
+    pub(super) key: Option<Key>,
     pub(super) deadline: Deadline,
     pub(super) per_try: Option<Duration>,
     /// Nothing may move for this long.
@@ -103,9 +105,10 @@ impl Plan<'_> {
         let upstream = &self.local.upstream;
         let endpoints = upstream.endpoints();
         let rng = &mut self.worker.rng.borrow_mut();
-        let picked = upstream.balancer.pick(&endpoints, tried, now, rng);
+        let picked = upstream.balancer.pick_for(self.key, &endpoints, tried, now, rng);
         let picked = picked.ok_or_else(|| upstream.nothing_to_pick())?;
         tried.note(picked.endpoint().id);
+        upstream.count_zone(picked.endpoint());
         Ok(picked)
     }
 

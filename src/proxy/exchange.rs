@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Uri, Version};
 use tokio::time::Instant;
 
+use crate::balance::Key;
 use crate::balance::endpoint::Endpoint;
 use crate::base::error::Reason;
 use crate::base::identity::Identity;
@@ -42,6 +43,10 @@ pub(super) struct Exchange {
     pub(super) request_id: Option<HeaderValue>,
     /// What its head had when it came.
     pub(super) fields: RequestFields,
+    /// What it is hashed by.
+    pub(super) key: Option<Key>,
+    /// Made for it, and set by its answer.
+    pub(super) set_cookie: Option<Box<HeaderValue>>,
     /// Index of the route.
     pub(super) route: Option<usize>,
     pub(super) upstream: Option<Rc<LocalUpstream>>,
@@ -87,6 +92,8 @@ impl Exchange {
             target: None,
             request_id: None,
             fields,
+            key: None,
+            set_cookie: None,
             route: None,
             upstream: None,
             endpoint: None,

@@ -24,7 +24,7 @@ use super::headers::Outbound;
 use super::request::Broken;
 use super::response::{self, ResponseBody};
 use super::retries::SoFar;
-use super::{headers, hedge, mirror, reply, tunnel};
+use super::{affinity, headers, hedge, mirror, reply, tunnel};
 
 /// Sends a request upstream, again where that is allowed, and passes the answer back.
 ///
@@ -49,6 +49,7 @@ pub(super) async fn forward(
     let local = worker.upstreams.get(upstream, exchange.started);
     local.budget().deposit(exchange.started);
     exchange.upstream = Some(Rc::clone(&local));
+    let key = affinity::key(&mut exchange, route, upstream);
     let http2 = match upstream.policy.protocol {
         _ if upgrade.is_some() => false,
         Protocol::Http1 => false,
@@ -69,6 +70,7 @@ pub(super) async fn forward(
         http2,
         repeatable: route.retry.repeats(&exchange.head.method, exchange.fields.idempotency_key),
         hold: exchange.fields.grpc && route.retry.looks_at_grpc(),
+        key,
         deadline,
         per_try: route.retry.per_try,
         idle: route.idle,

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use hyper::body::Body;
 use tokio::time::Instant;
 
-use crate::balance::{Picked, Tried};
+use crate::balance::{Key, Picked, Tried};
 use crate::base::error::Reason;
 use crate::base::units::ByteSize;
 use crate::io::request_body::{BodySource, RequestBody};
@@ -135,7 +135,7 @@ impl Copy {
             Protocol::Auto => exchange.fields.grpc,
         };
         let picked = {
-            let plan = plan(worker, &local, to_http2, start);
+            let plan = plan(worker, &local, to_http2, exchange.key, start);
             plan.pick(&mut Tried::new(), start).map_err(|_| MirrorOutcome::Failed)?
         };
         let body = body.copy(BEHIND);
@@ -146,7 +146,7 @@ impl Copy {
 
     async fn send(mut self) -> MirrorOutcome {
         let worker = &self.entered.0;
-        let plan = plan(worker, &self.local, self.http2, self.start);
+        let plan = plan(worker, &self.local, self.http2, None, self.start);
         let so_far = SoFar::beside();
         let body = std::mem::replace(&mut self.body, RequestBody::empty());
         let sent =
@@ -172,6 +172,7 @@ fn plan<'a>(
     worker: &'a Worker,
     local: &'a Rc<LocalUpstream>,
     http2: bool,
+    key: Option<Key>,
     start: Instant,
 ) -> Plan<'a> {
     Plan {
@@ -180,6 +181,7 @@ fn plan<'a>(
         http2,
         repeatable: false,
         hold: false,
+        key,
         deadline: Deadline::new(start, Some(WHOLE), &CallerTimeout::default(), Kind::Http),
         per_try: None,
         idle: None,

@@ -13,6 +13,7 @@
 //! [`stream`] (HTTP/2 callers that do not read), [`tunnel`] (upgrades and CONNECT), [`tcp`], [`exchange`] (the record of a request), [`access_log`].
 
 pub mod access_log;
+mod affinity;
 mod attempt;
 mod authorize;
 mod check;

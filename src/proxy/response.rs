@@ -22,6 +22,7 @@ use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
 use crate::upstream::{Connection, LocalUpstream, Slot};
 
+use super::affinity;
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
 use super::hold::Behind;
@@ -81,6 +82,7 @@ pub(super) fn pass_back(
         parts.headers.remove(PROXY_AUTHENTICATE);
     }
     route.response_headers.apply(&mut parts.headers);
+    affinity::finish(&mut exchange, &mut parts.headers);
     exchange.status = parts.status.as_u16();
     let to_http2 = exchange.head.version == Version::HTTP_2;
     let announced = fields.trailer || exchange.fields.grpc;

@@ -16,6 +16,7 @@ use crate::snapshot::{Action, LogFilter, Route};
 use crate::upstream::LocalUpstream;
 
 use super::access_log::{Flags, Line};
+use super::affinity;
 use super::authorize::{self, DeniedBy};
 use super::connection::{Accepted, Peer};
 use super::listener::{Active, Admitted};
@@ -51,7 +52,8 @@ pub(super) async fn serve(accepted: Accepted, mut socket: Socket, stopped: watch
         record.end = End::NotConnected(authorize::denied());
         return;
     }
-    let reached = reach(&worker, &local, route, deadline, &mut record.tries).await;
+    let key = affinity::of_connection(route, &upstream, &record.peer);
+    let reached = reach(&worker, &local, route, key, deadline, &mut record.tries).await;
     // A drain leaves it until the deadline: nobody can ask the peers of a TCP connection to end.
     drop(stopped);
     match reached {

@@ -9,8 +9,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use crate::balance::Tried;
 use crate::balance::endpoint::Endpoint;
+use crate::balance::{Key, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::io::relay::{RelayEnd, Relayed, relay};
 use crate::io::socket::Socket;
@@ -23,6 +23,7 @@ use crate::policy::retry::{AttemptEnd, RetryDecision, RetryState, SuppressedReas
 use crate::snapshot::{Route, Split};
 use crate::upstream::{Ended, LocalUpstream, Slot};
 
+use super::affinity;
 use super::attempt::{Plan, outcome_word};
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
@@ -44,6 +45,7 @@ pub(super) fn upgrade(
     parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(UPGRADE, protocol.unwrap_or(HeaderValue::from_static("websocket")));
     route.response_headers.apply(&mut parts.headers);
+    affinity::finish(&mut exchange, &mut parts.headers);
     parts.version = Version::HTTP_11;
     exchange.status = parts.status.as_u16();
     let (idle, tick) = (route.idle, exchange.downstream.worker.tick.clone());
@@ -92,7 +94,8 @@ pub(super) async fn connect(
     let caller = CallerTimeout::read(&exchange.head.headers, compat);
     let deadline = Deadline::new(exchange.started, route.timeout, &caller, Kind::Tunnel);
     let mut tries = Tries::default();
-    let reached = reach(&worker, &local, route, deadline, &mut tries).await;
+    let key = affinity::key(&mut exchange, route, &upstream);
+    let reached = reach(&worker, &local, route, key, deadline, &mut tries).await;
     exchange.attempts = tries.made;
     exchange.endpoint = tries.endpoint;
     exchange.panic_pick = tries.panic_pick;
@@ -134,6 +137,7 @@ pub(super) async fn reach(
     worker: &Worker,
     local: &Rc<LocalUpstream>,
     route: &Route,
+    key: Option<Key>,
     deadline: Deadline,
     tries: &mut Tries,
 ) -> Result<(Socket, impl Sized + 'static + use<>), ProxyError> {
@@ -143,6 +147,7 @@ pub(super) async fn reach(
         http2: false,
         repeatable: false,
         hold: false,
+        key,
         deadline,
         per_try: None,
         idle: None,

@@ -58,6 +58,7 @@ pub use self::{
     matcher::{Condition, Matcher},
     path::{PathError, normalise_path},
     pattern::{GrpcMatch, HostPattern, PathPattern, RouteMatch, ValueMatch},
+    query::query_value,
     request::{RequestView, normalise_host},
     rewrite::{Redirect, RedirectFrom, RewriteError, RewritePrefix},
     table::RouteTable,

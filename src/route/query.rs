@@ -19,6 +19,12 @@ pub(super) fn is_name(raw: &str, name: &str) -> bool {
     raw == name && !is_encoded(raw) || is_encoded(raw) && Decoded(raw.as_bytes()).eq(name.bytes())
 }
 
+/// What `read` makes of the decoded value of the first parameter `name`; nothing where there is none.
+pub fn query_value<T>(query: &str, name: &str, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    let (_, raw) = pairs(query).find(|(known, _)| is_name(known, name))?;
+    Some(read(Scratch::new().decode(raw)))
+}
+
 /// Room for one decoded value.
 pub(super) struct Scratch {
     inline: [u8; INLINE],

@@ -6,7 +6,7 @@
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::balance::Tried;
+use crate::balance::{Key, Tried};
 use crate::base::error::Reason;
 use crate::policy::breaker::Pass;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange};
@@ -20,6 +20,9 @@ use super::slab::Id;
 use super::state::{Answer, Attempt, From, Job, Request, Told, number};
 use super::world::World;
 
+/// Whoever is told apart where a route hashes: each request comes from one of so many, at random.
+const CALLERS: usize = 10_000;
+
 impl World {
     /// A request comes to a sidecar: from a client, or from the work on another one, which was `told` something.
     pub(super) fn begin(&mut self, from: From, parent: Option<Id>, told: Told) {
@@ -29,11 +32,16 @@ impl World {
         let caller = CallerTimeout { shortest: told.time, ..CallerTimeout::default() };
         let deadline = Deadline::new(now, timeout, &caller, Exchange::Http);
         sidecar.workers[from.worker].budget.deposit(now);
+        let key = match sidecar.route().hash.is_empty() {
+            true => None,
+            false => Some(Key::of(&self.chance.policy.get_mut().below(CALLERS).to_le_bytes())),
+        };
         let request = self.requests.insert(Request {
             from,
             started: self.now,
             deadline,
             tried: Tried::new(),
+            key,
             attempts: 0,
             resent_once: false,
             above: told.depth,
@@ -135,7 +143,8 @@ impl World {
         let from = request.from;
         let sidecar = &mut self.hops[from.hop].sidecars[from.sidecar];
         let endpoints = sidecar.upstream.endpoints();
-        let picked = sidecar.upstream.balancer.pick(
+        let picked = sidecar.upstream.balancer.pick_for(
+            request.key,
             &endpoints,
             &request.tried,
             now,

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::balance::Tried;
 use crate::balance::endpoint::EndpointGuard;
 use crate::balance::endpoint_set::EndpointSet;
+use crate::balance::{Key, Tried};
 use crate::base::address::Address;
 use crate::base::endpoint::EndpointSpec;
 use crate::config::Config;
@@ -124,6 +124,8 @@ pub(super) struct Request {
     pub(super) started: Time,
     pub(super) deadline: Deadline,
     pub(super) tried: Tried,
+    /// Who asks, where the route hashes.
+    pub(super) key: Option<Key>,
     pub(super) attempts: u32,
     pub(super) resent_once: bool,
     /// What its caller told of attempts above.

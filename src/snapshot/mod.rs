@@ -7,6 +7,7 @@
 mod authorize;
 mod command;
 mod fault;
+mod hashing;
 mod hedging;
 mod mirror;
 mod rate_limit;
@@ -28,6 +29,7 @@ use crate::upstream::Upstream;
 pub use authorize::Authorize;
 pub use command::{Command, ListenSocket, Protocol};
 pub use fault::FaultInjection;
+pub use hashing::{HashBy, HashCookie};
 pub use hedging::Hedging;
 pub use mirror::{Mirror, MirrorTarget};
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
@@ -140,6 +142,8 @@ pub struct Route {
     pub fault: Option<FaultInjection>,
     /// Who gets copies.
     pub mirror: Option<Mirror>,
+    /// What balancers that hash choose by; empty: nothing.
+    pub hash: Vec<HashBy>,
     /// When a second attempt is raced against the first.
     pub hedging: Option<Hedging>,
     /// When a request is sent again.

@@ -10,6 +10,7 @@ mod pool;
 mod queue;
 mod reuse;
 mod slot;
+mod subset;
 mod worker;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::balance::endpoint_set::EndpointSet;
 use crate::balance::outliers::Outliers;
 use crate::balance::{Balancer, Counts};
 use crate::base::error::{ProxyError, Reason};
-use crate::metrics::UpstreamMetrics;
+use crate::metrics::{UpstreamMetrics, ZoneMetrics};
 use crate::policy::breaker::Transition;
 use crate::policy::limits::{LimitSettings, Limits, Resource};
 use crate::policy::retry::{RetryDecision, SuppressedReason};
@@ -38,6 +39,7 @@ pub use local::LocalUpstream;
 pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
 pub use slot::Slot;
+pub use subset::Subset;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -105,6 +107,10 @@ pub struct Upstream {
     at_risk: AtomicU32,
     /// Who is taken out of traffic for failures; `None`: nobody.
     pub outliers: Option<Outliers>,
+    /// Which of the endpoints that are found are used; `None`: all.
+    pub subset: Option<Subset>,
+    /// Where attempts go, if zones matter.
+    zones: Option<ZoneMetrics>,
     endpoints: ArcSwap<EndpointSet>,
     /// Endpoints that are in no set any more and still have requests.
     draining: Draining,
@@ -136,6 +142,8 @@ impl Upstream {
             gate,
             balancer,
             outliers: None,
+            subset: None,
+            zones: None,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
             draining: Draining::default(),
@@ -148,6 +156,19 @@ impl Upstream {
     #[must_use]
     pub fn with_outliers(self, outliers: Option<Outliers>) -> Self {
         Self { outliers, ..self }
+    }
+
+    /// The same, with a part of the endpoints, and with its attempts counted by zone.
+    #[must_use]
+    pub fn with_parts(self, subset: Option<Subset>, zones: Option<ZoneMetrics>) -> Self {
+        Self { subset, zones, ..self }
+    }
+
+    /// Counts where an attempt goes, if zones matter.
+    pub fn count_zone(&self, endpoint: &Endpoint) {
+        if let Some(zones) = &self.zones {
+            zones.picked(endpoint.zone.as_deref() == self.balancer.zone());
+        }
     }
 
     /// Unique in the process, for the workers' maps.
@@ -163,6 +184,7 @@ impl Upstream {
     /// Replaces the set. Requests in flight finish where they are. Called by the control thread only.
     pub fn publish(&self, set: EndpointSet, now: Instant) {
         // Before it is picked from: a pick must not see a set that nothing was decided of.
+        let set = self.balancer.prepare(set);
         self.balancer.review(&set, now);
         let before = self.endpoints.swap(Arc::new(set));
         self.draining.add(&before);
@@ -238,7 +260,15 @@ impl Upstream {
             let detail = format!("no endpoint of upstream {} is available", self.name);
             ProxyError::new(Reason::NoHealthyEndpoint, detail)
         } else if self.is_resolved() {
-            let detail = format!("upstream {} has no endpoint", self.name);
+            let detail = match self.subset.as_ref().filter(|subset| subset.outside() > 0) {
+                None => format!("upstream {} has no endpoint", self.name),
+                Some(subset) => format!(
+                    "none of the {} endpoints of upstream {} is in its subset ({})",
+                    subset.outside(),
+                    self.name,
+                    subset.words()
+                ),
+            };
             ProxyError::new(Reason::NoUpstream, detail)
         } else {
             let detail = format!("the endpoints of upstream {} are not known yet", self.name);

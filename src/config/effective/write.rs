@@ -159,6 +159,7 @@ pub(super) fn route(
         w.leaf("idle", time(route.idle), below(node, "idle", ""));
         super::shaping::shaping(w, &route.shaping, node);
     }
+    super::balance::hash(w, &route.hash, node);
     let node = below(node, "retry", "");
     // What the proxy answers itself is never tried again.
     if node.is_some() || matches!(route.action, Action::To(_)) {

@@ -10,7 +10,7 @@ use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::{Action, PathPattern, Redirect, Respond, Retry, Rewrite, Route, RouteMatch};
 
-use super::{At, Fields, headers, listener, matches, retry, shaping};
+use super::{At, Fields, balance, headers, listener, matches, retry, shaping};
 
 /// The longest `respond.body`.
 const MAX_BODY: ByteSize = ByteSize::kib(64);
@@ -29,6 +29,7 @@ pub(super) fn defaults(at: At<'_>) -> Option<()> {
     fields.read("response_headers", headers::edits);
     policy(&fields);
     shaping::shaping(&fields);
+    fields.read("hash", balance::hash);
     Some(())
 }
 
@@ -49,6 +50,7 @@ pub(super) fn route(at: &At<'_>, standard_name: &str) -> Option<Route> {
     let request_headers = fields.read("request_headers", headers::edits).unwrap_or_default();
     let response_headers = fields.read("response_headers", headers::edits).unwrap_or_default();
     let Policy { timeout, idle, retry } = policy(&fields);
+    let hash = fields.read("hash", balance::hash).unwrap_or_default();
     Some(Route {
         name: name.unwrap_or_else(|| standard_name.to_owned()),
         matches: matches.unwrap_or_default(),
@@ -60,6 +62,7 @@ pub(super) fn route(at: &At<'_>, standard_name: &str) -> Option<Route> {
         idle,
         retry,
         shaping: shaping::shaping(&fields),
+        hash,
     })
 }
 

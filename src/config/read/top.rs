@@ -20,7 +20,7 @@ pub(in crate::config) fn config(reader: &Reader<'_>, root: &Node) -> Option<Conf
     let fields = at.fields(&keys::FILE)?;
     // Before what they are merged into, so that a mistake in them is told with its own place.
     fields.read("defaults", defaults);
-    let config = Config {
+    let mut config = Config {
         service: fields.read("service", label).unwrap_or_else(|| "outrigger".to_owned()),
         zone: fields.read("zone", label).unwrap_or_default(),
         compat_envoy: fields
@@ -34,6 +34,9 @@ pub(in crate::config) fn config(reader: &Reader<'_>, root: &Node) -> Option<Conf
         listeners: listeners(&fields),
         upstreams: fields.read("upstreams", upstream::all).unwrap_or_default(),
     };
+    for upstream in config.upstreams.iter_mut().filter(|upstream| upstream.balance.zone_aware) {
+        upstream.balance.zone.clone_from(&config.zone);
+    }
     one_place_each(&fields, &config);
     Some(config)
 }

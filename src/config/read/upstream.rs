@@ -1,16 +1,17 @@
 //! `upstreams`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::units::{Rate, Ratio};
 use crate::config::keys;
 use crate::config::node::Value;
-use crate::config::outliers::{Outliers, half};
+use crate::config::outliers::Outliers;
 use crate::config::{
-    Balance, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
+    Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
-use super::{At, Fields, discover, endpoints, gate, health, listener, outliers};
+use super::{At, Fields, balance, discover, endpoints, gate, health, listener, outliers};
 
 /// Every upstream, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
@@ -35,7 +36,9 @@ fn one(at: &At<'_>) -> Option<Upstream> {
     });
     let absent = Discover::Endpoints(Vec::new());
     let known = discover.is_some();
-    let upstream = policy(&fields, name.clone().unwrap_or_default(), discover.unwrap_or(absent));
+    let subset = fields.read("subset", balance::subset).unwrap_or_default();
+    let name_of_it = name.clone().unwrap_or_default();
+    let upstream = Upstream { subset, ..policy(&fields, name_of_it, discover.unwrap_or(absent)) };
     (known && name.is_some()).then_some(upstream)
 }
 
@@ -46,14 +49,13 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
         ("auto", UpstreamProtocol::Auto),
     ];
     let protocol = fields.read("protocol", |at| at.word(&protocols));
-    let balance = fields.read("balance", |at| balance(&at));
     Upstream {
         name,
         discover,
         protocol: protocol.unwrap_or(UpstreamProtocol::Auto),
         connect_timeout: fields.read("connect_timeout", |at| at.span_of_time()),
-        balance: balance.map_or(Balance::PeakEwma, |(policy, _)| policy),
-        panic: balance.and_then(|(_, panic)| panic).unwrap_or_else(half),
+        balance: fields.read("balance", balance::balancing).unwrap_or_default(),
+        subset: BTreeMap::new(),
         slow_start: fields.read("slow_start", outliers::slow_start).unwrap_or(None),
         pool: pool(fields.get("pool")),
         limits: limits(fields.get("limits")),
@@ -65,34 +67,6 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
             .read("outliers", outliers::outliers)
             .unwrap_or_else(|| Some(Outliers::default())),
     }
-}
-
-/// The policy, and the panic threshold where it is written.
-fn balance(at: &At<'_>) -> Option<(Balance, Option<Ratio>)> {
-    if let Value::Map(_) = at.node.value {
-        let fields = at.fields(&keys::BALANCE)?;
-        let panic = fields.read("panic", |at| at.share());
-        let policy = fields.required("policy").and_then(|at| balance_policy(&at))?;
-        return Some((policy, panic));
-    }
-    balance_policy(at).map(|policy| (policy, None))
-}
-
-fn balance_policy(at: &At<'_>) -> Option<Balance> {
-    if let Value::Scalar(scalar) = &at.node.value
-        && matches!(scalar.text.as_str(), "ring_hash" | "maglev")
-    {
-        let message = format!("`{}` is not supported by this version yet", scalar.text);
-        let label = "write `peak_ewma`, `least_request`, `round_robin` or `random`";
-        at.push(at.error("unsupported-key", message).label(label));
-        return None;
-    }
-    at.word(&[
-        ("peak_ewma", Balance::PeakEwma),
-        ("least_request", Balance::LeastRequest),
-        ("round_robin", Balance::RoundRobin),
-        ("random", Balance::Random),
-    ])
 }
 
 fn pool(at: Option<At<'_>>) -> PoolSettings {

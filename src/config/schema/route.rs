@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Properties;
+use super::balance::hash;
 use super::parts::{
     any_of, boolean, duration, integer, list, map_of, object, one_or_more, pattern, size, text,
     unlimited_or, variable, words,
@@ -60,6 +61,7 @@ pub(super) fn route_keys() -> Properties {
         ),
     ];
     keys.extend(shaping_keys());
+    keys.push(("hash", "What ring_hash and maglev choose by: the first that is there.", hash()));
     keys
 }
 

@@ -5,7 +5,7 @@ mod health;
 use serde_json::{Value, json};
 
 use super::parts::{any_of, duration, integer, object, rate, share, unlimited_or, words};
-use super::{Properties, discover, gate, outliers};
+use super::{Properties, balance, discover, gate, outliers};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -14,19 +14,6 @@ pub(super) fn upstream() -> Value {
 }
 
 pub(super) fn upstream_keys() -> Properties {
-    let policies = || words(&["peak_ewma", "least_request", "round_robin", "random"]);
-    let balance = object(
-        "`balance`",
-        &["policy"],
-        vec![
-            ("policy", "How an endpoint is picked.", policies()),
-            (
-                "panic",
-                "Below this share of healthy endpoints, unhealthy ones are used too. Default 50%.",
-                share(),
-            ),
-        ],
-    );
     let mut keys = vec![
         ("endpoints", "A fixed list of addresses.", discover::endpoints()),
         (
@@ -36,11 +23,6 @@ pub(super) fn upstream_keys() -> Properties {
         ),
         ("protocol", "What is spoken to it. Default auto.", words(&["http1", "http2", "auto"])),
         ("connect_timeout", "Default 1s, and 250ms to a loopback endpoint.", duration()),
-        (
-            "balance",
-            "How an endpoint is picked. Default peak_ewma.",
-            any_of(vec![policies(), balance]),
-        ),
         (
             "pool",
             "Connections kept for reuse, per worker and endpoint.",
@@ -70,6 +52,7 @@ pub(super) fn upstream_keys() -> Properties {
         ("limits", "Circuit breaking by resource, over every worker.", upstream_limits()),
         ("health", "Active health checks. Default never.", health::health()),
     ];
+    keys.extend(balance::upstream_keys());
     keys.extend(gate::keys());
     keys.extend(outliers::keys());
     keys

@@ -118,15 +118,25 @@ told! {
     consul_long_form_with_mistakes: upstream("discover: { consul: { address: consul.internal, service: \"\", token_file: token, dc: dc1 } }");
 }
 
+// Balancing.
+told! {
+    hash_items_that_are_wrong: route("to: articles\nhash: [\"header:x user\", \"cookie:a b\", source, \"query:\", { cookie: { name: sid, ttl: 1500ms } }, { cookie: { ttl: 1h } }]");
+    hash_without_items: route("to: articles\nhash: []");
+    balance_keys_that_are_wrong: upstream("endpoints: [127.0.0.1:1]\nbalance: { policy: maglev, max_load: 90%, zone_aware: 1 }\nsubset: {}");
+    hash_that_nobody_chooses_by: route("to: articles\nhash: source_ip");
+    balancing_that_does_not_do_what_it_says: upstream("endpoints: [{ address: 127.0.0.1:1, labels: { version: v1 } }]\nbalance: { policy: ring_hash, zone_aware: true }\nsubset: { version: v2 }");
+    subset_of_what_has_no_labels: upstream("discover: dns://articles:80\nsubset: { version: v2 }");
+    hash_behind_a_cookie: format!("{}upstreams: {{ articles: {{ endpoints: [127.0.0.1:1], balance: maglev }} }}\n", route("to: articles\nhash: [cookie:sid, source_ip]").split("upstreams:").next().unwrap());
+}
+
 // Words and values.
 told! {
     unknown_key: route("to: articles\ntimout: 2s");
     unknown_key_without_a_near_one: route("to: articles\nfoo: 2s");
     words_of_other_proxies: "clusters: {}\nlisteners:\n  o:\n    listen: 127.0.0.1:80\n    routes:\n      - match: { prefix: /a }\n        cluster: a\n        retries: { on: 5xx, num_retries: 3 }\nupstreams: { a: { servers: [127.0.0.1:1], lb_policy: round_robin } }\n";
     key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
-    key_of_a_later_version: route("to: articles\nhash: []");
+    key_of_a_later_version: top("tracing: {}");
     scheme_of_a_later_version: upstream("discover: xds://127.0.0.1:18000/articles");
-    balancer_of_a_later_version: upstream("endpoints: [127.0.0.1:1]\nbalance: maglev");
     unquoted_boolean: route("match: { headers: { x-canary: yes } }\nto: articles");
     unquoted_number: top("service: 1.10");
     boolean_key: "listeners: { on: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] } }\n";
@@ -281,7 +291,7 @@ upstreams:
             "bad-value",
             "unknown-upstream",
             "missing-unit",
-            "unsupported-key",
+            "out-of-range",
             "out-of-range",
             "exclusive-keys",
             "bad-value",

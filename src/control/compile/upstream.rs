@@ -3,7 +3,6 @@
 use tokio::time::Instant;
 
 use crate::balance::outliers::Outliers;
-use crate::balance::{Balancer, Policy as BalancePolicy};
 use crate::base::rng::Rng;
 use crate::config;
 use crate::metrics::Metrics;
@@ -11,7 +10,7 @@ use crate::policy::limits::LimitSettings;
 use crate::policy::outlier::{OutlierPolicy, SuccessRate};
 use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
 
-use super::{ejection_words, gate, suppressed_words};
+use super::{balance, ejection_words, gate, suppressed_words};
 
 /// A new upstream, without endpoints.
 pub(in crate::control) fn upstream(
@@ -21,13 +20,7 @@ pub(in crate::control) fn upstream(
     now: Instant,
 ) -> Upstream {
     let limits = &config.limits;
-    let balance = match config.balance {
-        config::Balance::PeakEwma => BalancePolicy::PeakEwma,
-        config::Balance::LeastRequest => BalancePolicy::LeastRequest,
-        config::Balance::RoundRobin => BalancePolicy::RoundRobin,
-        config::Balance::Random => BalancePolicy::Random,
-    };
-    Upstream::new(
+    let upstream = Upstream::new(
         &config.name,
         UpstreamPolicy {
             protocol: match config.protocol {
@@ -58,10 +51,7 @@ pub(in crate::control) fn upstream(
             pending: limits.pending,
         },
         gate::gate(config, metrics, now),
-        // Many sidecars that start together must not all begin with the same endpoint.
-        Balancer::starting_at(balance, rng.bits())
-            .panic_below(config.panic.fraction())
-            .slow_start(config.slow_start),
+        balance::balancer(config, rng),
         metrics.upstream.upstream(
             &config.name,
             &suppressed_words(),
@@ -70,7 +60,8 @@ pub(in crate::control) fn upstream(
         ),
         now,
     )
-    .with_outliers(config.outliers.as_ref().map(outlier_policy).map(Outliers::new))
+    .with_outliers(config.outliers.as_ref().map(outlier_policy).map(Outliers::new));
+    balance::parts(upstream, config, metrics)
 }
 
 fn outlier_policy(outliers: &config::outliers::Outliers) -> OutlierPolicy {
