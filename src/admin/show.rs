@@ -103,6 +103,10 @@ fn upstream(managed: &Managed, draining: &[Arc<Endpoint>], now: Instant) -> Valu
             shown
         })
         .collect();
+    let endpoints = match &upstream.originals {
+        None => endpoints,
+        Some(originals) => originals.endpoints().iter().map(|e| passing(e, now)).collect(),
+    };
     let mut page = json!({
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
@@ -129,6 +133,18 @@ fn upstream(managed: &Managed, draining: &[Arc<Endpoint>], now: Instant) -> Valu
         page[key] = value;
     }
     page
+}
+
+/// A destination of redirected connections.
+fn passing(endpoint: &Endpoint, now: Instant) -> Value {
+    json!({
+        "address": endpoint.address.to_string(),
+        "source": "original://",
+        "in_flight": endpoint.in_flight(),
+        "requests": endpoint.requests(),
+        "failures": endpoint.failures(),
+        "age_seconds": age(endpoint, now),
+    })
 }
 
 /// Whole seconds since an endpoint was first known.

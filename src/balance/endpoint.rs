@@ -231,7 +231,8 @@ impl Endpoint {
         (tally as u32, (tally >> 32) as u32)
     }
 
-    pub(super) fn retire(&self) {
+    /// It is in no set any more.
+    pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
 

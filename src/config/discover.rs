@@ -35,6 +35,8 @@ pub enum Discover {
         /// A name, lower case, without trailing dot.
         name: String,
     },
+    /// `discover: original://`.
+    Original,
     /// `discover: file:///path`.
     File {
         /// Absolute.
@@ -50,6 +52,7 @@ impl Discover {
             Self::Dns { host, port } => format!("dns://{host}:{port}"),
             Self::Consul(consul) => consul.url(),
             Self::Srv { name } => format!("dns+srv://{name}"),
+            Self::Original => "original://".to_owned(),
             Self::File { path } => format!("file://{}", path.display()),
         }
     }
@@ -65,7 +68,7 @@ impl Discover {
                 let host = name.split('.').skip_while(|label| label.starts_with('_'));
                 Some(host.collect::<Vec<_>>().join("."))
             }
-            Self::Endpoints(_) | Self::Consul(_) | Self::File { .. } => None,
+            Self::Original | Self::Endpoints(_) | Self::Consul(_) | Self::File { .. } => None,
         }
     }
 }

@@ -154,6 +154,8 @@ fn one_listener(w: &mut Writer<'_>, listener: &Listener, node: Option<&Node>) {
         w.leaf("bind", quoted(&listener.bind), below(node, "bind", ""));
         w.leaf("protocol", protocol, below(node, "protocol", ""));
         w.leaf("direction", direction, below(node, "direction", ""));
+        let original = below(node, "original_destination", "");
+        w.leaf("original_destination", listener.original_destination, original);
         authorize::authorize(w, listener.authorize.as_ref(), below(node, "authorize", ""));
         let at = below(node, "limits", "");
         let limits = &listener.limits;

@@ -41,8 +41,8 @@ sections! {
     UPSTREAM_DEFAULTS = "`defaults.upstream`" [
         "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
     ] later ["tls"];
-    LISTENER = "a listener" ["bind" "protocol" "direction" "authorize" "limits" "routes"]
-        later ["original_destination" "proxy_protocol" "tls" "jwt"];
+    LISTENER = "a listener" ["bind" "protocol" "direction" "original_destination" "authorize" "limits" "routes"]
+        later ["proxy_protocol" "tls" "jwt"];
     AUTHORIZE = "`authorize`" ["enforce" "deny" "allow"] later [];
     AUTHORIZE_RULE = "an `authorize` rule" ["from" "source" "method" "path" "headers"] later [];
     LISTENER_LIMITS = "a listener's `limits`" [
@@ -70,12 +70,13 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "subset" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers"
     ] later ["tls"];
-    DISCOVER = "`discover`" ["dns" "dns+srv" "consul" "file"] later ["k8s" "xds" "original"];
+    DISCOVER = "`discover`" ["dns" "dns+srv" "consul" "file" "original"] later ["k8s" "xds"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file"
     ] later ["tls"];
     DISCOVER_SRV = "`discover.dns+srv`" ["name"] later [];
+    DISCOVER_ORIGINAL = "`discover.original`" [] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic" "zone_aware" "max_load"] later [];

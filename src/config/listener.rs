@@ -18,6 +18,8 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// Default: outbound on a loopback or unix address, inbound elsewhere.
     pub direction: Direction,
+    /// Connections are redirected here by the packet filter, and were going elsewhere. Default false.
+    pub original_destination: bool,
     /// Who may call what. `None`: everyone everything.
     pub authorize: Option<Authorize>,
     /// What a peer may use.

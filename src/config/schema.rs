@@ -189,6 +189,11 @@ fn listener_keys() -> Properties {
             words(&["inbound", "outbound"]),
         ),
         (
+            "original_destination",
+            "Connections are redirected here by the packet filter. Default false.",
+            parts::boolean(),
+        ),
+        (
             "authorize",
             "Who may call what: a list of what is allowed, or its map. Default: everyone everything.",
             authorize::authorize(),

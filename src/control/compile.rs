@@ -103,6 +103,7 @@ fn compile_listener(
     Ok(Listener {
         name: name.into(),
         inbound: listener.direction == config::Direction::Inbound,
+        original_destination: listener.original_destination,
         authorize: authorize::authorize(listener, metrics)?,
         limits: ListenerLimits {
             connections: limits.connections,

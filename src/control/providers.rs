@@ -29,7 +29,8 @@ impl Shared {
             error: error.to_string(),
         };
         Ok(match &upstream.discover {
-            Discover::Endpoints(_) => None,
+            // The connections themselves say.
+            Discover::Endpoints(_) | Discover::Original => None,
             Discover::Srv { name } => {
                 let resolver = self.resolver(&config.dns).map_err(failed)?;
                 let ttl = TtlRange::new(config.dns.ttl.0, config.dns.ttl.1);

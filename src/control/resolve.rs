@@ -201,8 +201,11 @@ impl Upstreams {
     ) -> Managed {
         let reported = RefCell::default();
         let health = self.start_checks(&config, &upstream);
-        if let Discover::Endpoints(specs) = &config.discover {
-            publish(&upstream, specs, health.as_deref());
+        match &config.discover {
+            Discover::Endpoints(specs) => publish(&upstream, specs, health.as_deref()),
+            // Nothing to wait for.
+            Discover::Original => publish(&upstream, &[], health.as_deref()),
+            _ => {}
         }
         let Some(provider) = provider else {
             return Managed { config, upstream, status: None, health, follow: None, reported };
@@ -325,7 +328,8 @@ fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
         health: None,
         ..upstream.clone()
     };
-    without_source(a) == without_source(b)
+    let original = |upstream: &config::Upstream| upstream.discover == Discover::Original;
+    without_source(a) == without_source(b) && original(a) == original(b)
 }
 
 fn publish(

@@ -1,6 +1,7 @@
 //! TCP and unix sockets as one type, with the bytes that were read ahead, and what the timers need to know of it.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -92,6 +93,25 @@ impl Socket {
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_notsent_lowat(UNSENT)?;
         Ok(Self::new(Stream::Tcp(stream)))
+    }
+
+    /// Where the connection was going before the packet filter redirected it; `None` where it cannot say.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        let Stream::Tcp(stream) = &self.stream else { return None };
+        let socket = socket2::SockRef::from(stream);
+        let to = match stream.local_addr().ok()?.ip().to_canonical() {
+            IpAddr::V4(_) => socket.original_dst_v4(),
+            IpAddr::V6(_) => socket.original_dst_v6(),
+        };
+        to.ok()?.as_socket()
+    }
+
+    /// Our own end of it; `None` for a unix stream.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok(),
+            Stream::Unix(_) => None,
+        }
     }
 
     /// Takes a unix stream.

@@ -80,6 +80,8 @@ pub(super) struct Accepted {
     pub(super) peer: Peer,
     /// Who the peer has proved to be; nothing without a verified certificate.
     pub(super) identity: Option<Arc<Identity>>,
+    /// Where it was going before it was redirected here.
+    pub(super) original: Option<SocketAddr>,
     pub(super) admitted: Admitted,
 }
 
@@ -91,6 +93,8 @@ pub(super) struct Downstream {
     pub(super) peer: Peer,
     /// Who the peer has proved to be; nothing without a verified certificate.
     pub(super) identity: Option<Arc<Identity>>,
+    /// Where it was going before it was redirected here.
+    pub(super) original: Option<SocketAddr>,
     /// The peer's address as `X-Forwarded-For` has it, made once.
     pub(super) forwarded_for: Option<HeaderValue>,
     pub(super) http2: bool,
@@ -229,6 +233,7 @@ impl Downstream {
             worker: accepted.worker,
             local: accepted.local,
             peer: accepted.peer,
+            original: accepted.original,
             identity: accepted.identity,
             forwarded_for,
             http2,

@@ -78,6 +78,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Traffic to the local application (true) or from it.
     pub inbound: bool,
+    /// Its connections are redirected here by the packet filter.
+    pub original_destination: bool,
     /// Who may call what. `None`: everyone everything.
     pub authorize: Option<Authorize>,
     /// What a peer may use.

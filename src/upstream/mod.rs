@@ -5,6 +5,7 @@ mod connection;
 mod draining;
 mod gate;
 mod local;
+mod originals;
 mod outliers;
 mod pool;
 mod queue;
@@ -36,6 +37,7 @@ pub use connection::Connection;
 use draining::Draining;
 pub use gate::{BreakerView, Ended, Gate, GatePolicy, GateView, breaker_words, rejection_words};
 pub use local::LocalUpstream;
+pub use originals::Originals;
 pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
 pub use slot::Slot;
@@ -111,6 +113,8 @@ pub struct Upstream {
     pub subset: Option<Subset>,
     /// Where attempts go, if zones matter.
     zones: Option<ZoneMetrics>,
+    /// Its endpoints are where redirected connections were going; `None`: they are those of the set.
+    pub originals: Option<Originals>,
     endpoints: ArcSwap<EndpointSet>,
     /// Endpoints that are in no set any more and still have requests.
     draining: Draining,
@@ -142,6 +146,7 @@ impl Upstream {
             gate,
             balancer,
             outliers: None,
+            originals: None,
             subset: None,
             zones: None,
             metrics,
@@ -171,6 +176,12 @@ impl Upstream {
         }
     }
 
+    /// The same, going where redirected connections were going.
+    #[must_use]
+    pub fn with_originals(self, originals: Option<Originals>) -> Self {
+        Self { originals, ..self }
+    }
+
     /// Unique in the process, for the workers' maps.
     pub fn id(&self) -> u64 {
         self.id
@@ -198,7 +209,7 @@ impl Upstream {
         self.relieve(now);
         let counts = self.balancer.review(&self.endpoints.load(), now);
         self.metrics.standing.set(&[
-            counts.ready,
+            self.originals.as_ref().map_or(counts.ready, Originals::count),
             counts.unhealthy,
             counts.ejected,
             counts.slow_start,

@@ -14,7 +14,10 @@ pub(super) fn source(w: &mut Writer<'_>, discover: &Discover, upstream: Option<&
             w.leaf("endpoints", list(items), below(upstream, "endpoints", ""));
         }
         // A URL says it all.
-        Discover::Dns { .. } | Discover::Srv { .. } | Discover::File { .. } => {
+        Discover::Dns { .. }
+        | Discover::Original
+        | Discover::Srv { .. }
+        | Discover::File { .. } => {
             w.leaf("discover", quoted(discover.source()), node);
         }
         Discover::Consul(service) => w.section("discover", |w| consul(w, service, node)),

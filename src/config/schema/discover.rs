@@ -31,6 +31,11 @@ pub(super) fn discover() -> Value {
         "`discover`",
         &[],
         vec![
+            (
+                "original",
+                "Where redirected connections were going.",
+                object("`discover.original`", &[], vec![]),
+            ),
             ("dns+srv", "SRV records of a name.", srv()),
             ("dns", "A and AAAA records of a name.", dns()),
             ("consul", "Healthy instances of a service in Consul.", consul()),
@@ -42,6 +47,7 @@ pub(super) fn discover() -> Value {
     any_of(vec![
         pattern("^dns://.+:[0-9]+$"),
         pattern("^dns[+]srv://[^:/]+$"),
+        pattern("^original://$"),
         pattern("^file:///.*[^/]$"),
         pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
         long,

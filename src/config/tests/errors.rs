@@ -161,6 +161,8 @@ told! {
     endpoint_by_name: upstream("endpoints: [articles.internal:5001]");
     discovery_by_a_relative_path: upstream("discover: file://articles.yaml");
     discovery_by_records_with_a_port: upstream("discover: dns+srv://_http._tcp.articles:80");
+    discovery_by_the_original_with_a_name: upstream("discover: original://articles");
+    health_of_original_destinations: upstream("discover: original://\nhealth: /healthz");
     discovery_by_two: upstream("discover: { dns: { host: articles, port: 80 }, file: { path: /articles.yaml } }");
     discovery_by_nobody: upstream("discover: { dsn: { host: articles, port: 80 } }");
     discovery_without_port: upstream("discover: dns://articles.internal");
