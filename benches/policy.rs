@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use outrigger::balance::endpoint_set::EndpointSet;
-use outrigger::balance::{Balancer, Policy, Tried};
+use outrigger::balance::{Balancer, Key, Policy, Tried};
 use outrigger::base::endpoint::EndpointSpec;
 use outrigger::base::rng::Rng;
 use outrigger::policy::classify::Outcome;
@@ -18,13 +18,28 @@ use outrigger::policy::retry::{AttemptEnd, RetryPolicy, RetryState, RetryWhen};
 use outrigger::policy::retry_budget::RetryBudget;
 use tokio::time::Instant;
 
-fn endpoints(count: u32, even: bool, now: Instant) -> EndpointSet {
+const POLICIES: [(&str, Policy); 6] = [
+    ("peak_ewma", Policy::PeakEwma),
+    ("least_request", Policy::LeastRequest),
+    ("round_robin", Policy::RoundRobin),
+    ("random", Policy::Random),
+    ("ring_hash", Policy::RingHash(Some(125))),
+    ("maglev", Policy::Maglev),
+];
+
+/// In three zones.
+fn specs(count: u32, even: bool) -> Vec<EndpointSpec> {
     let spec = |number: u32| EndpointSpec {
         weight: if even { 1 } else { 1 + number % 7 },
+        zone: Some(["a", "b", "c"][number as usize % 3].to_owned()),
         ..EndpointSpec::at(SocketAddr::from(((0x0a00_0000 | number).to_be_bytes(), 80)))
     };
-    let specs: Vec<_> = (0..count).map(spec).collect();
-    let set = EndpointSet::build(&specs, None, now);
+    (0..count).map(spec).collect()
+}
+
+fn endpoints(balancer: &Balancer, count: u32, even: bool, now: Instant) -> EndpointSet {
+    let set = balancer.prepare(EndpointSet::build(&specs(count, even), None, now));
+    balancer.review(&set, now);
     for (micros, member) in (1_000..).zip(set.members()) {
         let ends = now + Duration::from_micros(micros);
         member.endpoint.start(now).settle(Outcome::Success, ends);
@@ -34,21 +49,21 @@ fn endpoints(count: u32, even: bool, now: Instant) -> EndpointSet {
 
 fn picks(c: &mut Criterion) {
     let now = Instant::now();
-    for (name, policy) in [
-        ("peak_ewma", Policy::PeakEwma),
-        ("least_request", Policy::LeastRequest),
-        ("round_robin", Policy::RoundRobin),
-        ("random", Policy::Random),
-    ] {
+    for (name, policy) in POLICIES {
         let mut group = c.benchmark_group(format!("pick/{name}"));
-        for (weights, even) in [("even", true), ("weighted", false)] {
-            for count in [3, 100, 10_000] {
-                let set = endpoints(count, even, now);
-                let (balancer, mut rng) = (Balancer::new(policy), Rng::from_seed(1));
+        for (kind, even, zone) in
+            [("even", true, None), ("weighted", false, None), ("zones", true, Some("a"))]
+        {
+            for count in [10, 1_000, 10_000] {
+                let balancer = Balancer::new(policy).zone_aware(zone);
+                let set = endpoints(&balancer, count, even, now);
+                let mut rng = Rng::from_seed(1);
                 let later = now + Duration::from_secs(1);
-                group.bench_function(BenchmarkId::new(weights, count), |b| {
+                group.bench_function(BenchmarkId::new(kind, count), |b| {
                     b.iter(|| {
-                        let picked = balancer.pick(&set, &Tried::new(), later, &mut rng);
+                        let key = Key::of(&rng.bits().to_le_bytes());
+                        let none = Tried::new();
+                        let picked = balancer.pick_for(Some(key), &set, &none, later, &mut rng);
                         picked.map(|picked| picked.endpoint().id)
                     });
                 });
@@ -58,9 +73,33 @@ fn picks(c: &mut Criterion) {
     }
 }
 
+/// A set that takes the place of another, 1 % of it new; and what the control thread looks at each second.
+fn rebuilds(c: &mut Criterion) {
+    let now = Instant::now();
+    for (name, policy) in POLICIES {
+        let mut group = c.benchmark_group(format!("rebuild/{name}"));
+        group.sample_size(10);
+        for count in [10, 1_000, 10_000] {
+            let balancer = Balancer::new(policy);
+            let before = endpoints(&balancer, count, true, now);
+            let mut specs = specs(count, true);
+            for spec in specs.iter_mut().step_by(100) {
+                spec.zone = None;
+            }
+            group.bench_function(BenchmarkId::from_parameter(count), |b| {
+                b.iter(|| balancer.prepare(EndpointSet::build(&specs, Some(&before), now)));
+            });
+        }
+        group.finish();
+    }
+    let balancer = Balancer::new(Policy::PeakEwma);
+    let set = endpoints(&balancer, 10_000, true, now);
+    c.bench_function("review/10000", |b| b.iter(|| balancer.review(&set, now)));
+}
+
 fn attempt(c: &mut Criterion) {
     let now = Instant::now();
-    let set = endpoints(3, true, now);
+    let set = endpoints(&Balancer::new(Policy::PeakEwma), 3, true, now);
     let endpoint = &set.members()[0].endpoint;
     let ends = now + Duration::from_millis(1);
     c.bench_function("endpoint/start_and_finish", |b| {
@@ -110,5 +149,5 @@ fn deadlines(c: &mut Criterion) {
     read("grpc", &headers);
 }
 
-criterion_group!(benches, picks, attempt, retries, deadlines);
+criterion_group!(benches, picks, rebuilds, attempt, retries, deadlines);
 criterion_main!(benches);

@@ -24,7 +24,7 @@
 //! |---|---|
 //! | 0 | [`base`] |
 //! | 1 | [`config`], [`metrics`], [`policy`], [`io`] |
-//! | 2 | [`balance`], [`route`] |
+//! | 2 | [`balance`], [`route`], [`tls`] |
 //! | 3 | [`net`] |
 //! | 4 | [`discovery`], [`health`], [`upstream`] |
 //! | 5 | [`snapshot`] |
@@ -48,4 +48,5 @@ pub mod proxy;
 pub mod route;
 pub mod simulate;
 pub mod snapshot;
+pub mod tls;
 pub mod upstream;

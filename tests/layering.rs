@@ -27,8 +27,8 @@ const TABLE: &[(&str, u8, &str)] = &[
     ("tls", 2, "base metrics policy"),
     ("net", 3, "base io metrics tls"),
     ("discovery", 4, "base io metrics net"),
-    ("health", 4, "base io metrics policy net"),
-    ("upstream", 4, "base io metrics policy balance net"),
+    ("health", 4, "base io metrics policy tls net"),
+    ("upstream", 4, "base io metrics policy balance tls net"),
     ("snapshot", 5, "base metrics policy route tls upstream"),
     // The request path sees neither YAML types nor providers: it meets them compiled, in the snapshot.
     ("proxy", 6, "base metrics policy io balance route tls net upstream snapshot"),

@@ -288,6 +288,29 @@ events: [{{ at: 10s, for: 50s, endpoints: 1, fault: {{ slow: {slow} }} }}]
     assert!(3.0 * with <= turns, "{with} ms by latency, {turns} ms in turns");
 }
 
+/// Keys are spread evenly enough, and a breakdown of one endpoint fails no request that another can take.
+#[test]
+fn policies_that_hash_play_as_well() {
+    let yaml = "
+duration: 40s
+grace: 5s
+clients: { sidecars: 4, rate: 200/s }
+servers: { endpoints: 5, service_time: { median: 10ms, p99: 30ms }, slots: 64 }
+events: [{ at: 10s, for: 20s, endpoints: 1, fault: refuse }]
+";
+    for policy in ["ring_hash", "maglev", "{ policy: maglev, zone_aware: true }"] {
+        let config = policies(", hash: source_ip", &format!(", balance: {policy}"));
+        let run = play(yaml, &config);
+        assert_eq!(run.before.failed, 0, "{policy}");
+        let shares = &run.before.endpoints_percent;
+        assert!(shares.iter().all(|share| (15.0..25.0).contains(share)), "{policy} {shares:?}");
+        let during = run.during.success_percent.unwrap();
+        assert!(during > 99.5, "{policy}: {during} %");
+        let shares = &run.during.endpoints_percent;
+        assert!(shares[1..].iter().all(|share| *share > 15.0), "{policy} {shares:?}");
+    }
+}
+
 #[test]
 fn overload_at_three_times_the_capacity_leaves_the_capacity_and_refuses_at_once() {
     // 16 slots ÷ 20 ms = 800/s. The sidecar beside the service lets in as many as it works on, and two more.

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use crate::config::{Config, Loaded, load_file, render, render_json, schema as schema_of};
+use crate::control::add_findings;
 
 use super::cli::{CheckArgs, EffectiveArgs, Format};
 use super::output;
@@ -14,7 +15,8 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
     // One array over all files: every finding names its own.
     let mut found = Vec::new();
     for path in &args.configs {
-        let loaded = load_file(path);
+        let mut loaded = load_file(path);
+        add_findings(&mut loaded);
         valid &= loaded.config.is_some();
         match args.format {
             Format::Json => found.extend(render_json(&loaded.diagnostics, &loaded.source)),

@@ -44,7 +44,7 @@ fn reachable(bind: Address) -> Address {
 }
 
 async fn ask(address: &Address) -> anyhow::Result<()> {
-    let target = Target { address: address.clone(), timeout: TIMEOUT };
+    let target = Target { address: address.clone(), timeout: TIMEOUT, tls: None };
     let socket =
         Connect.call(target).await.with_context(|| format!("cannot connect to {address}"))?;
     let (mut send, connection) =

@@ -21,7 +21,9 @@ pub(super) fn start(default: &str) -> FilterHandle {
             None
         }
     });
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(default));
+    // Of the Kubernetes client our own lines tell once what its own repeat with every attempt.
+    let quiet = format!("{default},kube_runtime=off,kube_client=off");
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(quiet));
     let (filter, handle) = reload::Layer::new(filter);
     let text = std::io::stderr().is_terminal();
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);

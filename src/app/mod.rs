@@ -20,6 +20,9 @@ const VERSION: &str =
 
 /// Reads the command line and does what it says. The exit code: 0 done, 1 failed, 2 misused.
 pub fn main() -> ExitCode {
+    // kube and tonic take the process's provider of cryptography; our own configurations name theirs. Fails only where
+    // one was chosen before.
+    let _chosen_before = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match cli::Cli::parse().command {
         cli::Command::Run(args) => run::run(&args.config),
         cli::Command::Check(args) => return check::check(&args),

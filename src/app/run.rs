@@ -37,7 +37,8 @@ pub(super) fn run(path: &Path) -> anyhow::Result<()> {
     let log = logging::start("info");
     // Before the file is read: a change between the two is seen.
     let mut watch = FileWatch::new(path);
-    let loaded = load_file(path);
+    let mut loaded = load_file(path);
+    control::add_findings(&mut loaded);
     if loaded.config.is_none() {
         output::stderr(&check::findings(&loaded));
         bail!("{} is not valid: nothing was started", path.display());
@@ -129,6 +130,7 @@ impl Proxy {
         control.apply(Rc::clone(&config)).await?;
         control.started(loaded.source.text(), effective);
         drop(tokio::task::spawn_local(control::tick::run(Rc::clone(&control))));
+        drop(tokio::task::spawn_local(Rc::clone(&control).watch_certificates()));
         let admin = start_admin(&config, &control, log).await?;
         tracing::info!(
             version = super::VERSION,

@@ -128,6 +128,7 @@ impl EndpointSet {
 
 impl Balancer {
     /// An endpoint of the part whose turn it is; where that has none, of the others, the first choice first.
+    #[inline(never)]
     pub(super) fn choose_by_parts<'a>(
         &self,
         candidates: &Candidates<'a>,
@@ -144,6 +145,7 @@ impl Balancer {
         })
     }
 
+    #[inline(never)]
     fn choose_in(
         &self,
         index: usize,

@@ -21,6 +21,7 @@ const GIVEN_AWAY: usize = 4;
 /// Rejected: nginx's smooth weighted round robin (adds to every endpoint on each pick: O(n), a lock); Envoy's earliest
 /// deadline first (a heap under a lock); gRPC's static stride scheduler (`static_stride_scheduler.cc`, lock-free like
 /// this, but skips `max ÷ mean` turns per pick and therefore caps weights at 10 × their mean).
+#[inline(always)]
 pub(super) fn pick(
     sequence: &AtomicU64,
     candidates: &Candidates<'_>,

@@ -1,12 +1,14 @@
 //! `endpoints:` and `discover:` of an upstream: one variant for each provider.
 
 mod consul;
+mod kubernetes;
 
 use std::path::PathBuf;
 
 use crate::base::endpoint::EndpointSpec;
 
 pub use consul::ConsulService;
+pub use kubernetes::{KubernetesPort, KubernetesService};
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::read::Reader;
@@ -37,6 +39,8 @@ pub enum Discover {
     },
     /// `discover: original://`.
     Original,
+    /// `discover: k8s://namespace/service:port`.
+    Kubernetes(Box<KubernetesService>),
     /// `discover: file:///path`.
     File {
         /// Absolute.
@@ -53,6 +57,7 @@ impl Discover {
             Self::Consul(consul) => consul.url(),
             Self::Srv { name } => format!("dns+srv://{name}"),
             Self::Original => "original://".to_owned(),
+            Self::Kubernetes(service) => service.url(),
             Self::File { path } => format!("file://{}", path.display()),
         }
     }
@@ -68,7 +73,11 @@ impl Discover {
                 let host = name.split('.').skip_while(|label| label.starts_with('_'));
                 Some(host.collect::<Vec<_>>().join("."))
             }
-            Self::Original | Self::Endpoints(_) | Self::Consul(_) | Self::File { .. } => None,
+            Self::Original
+            | Self::Endpoints(_)
+            | Self::Consul(_)
+            | Self::Kubernetes(_)
+            | Self::File { .. } => None,
         }
     }
 }

@@ -7,6 +7,7 @@ mod gate;
 mod health;
 mod outliers;
 mod shaping;
+mod tls;
 mod write;
 
 use std::fmt::Display;
@@ -30,6 +31,12 @@ pub struct Effective {
 impl Effective {
     pub(super) fn new(root: Node) -> Self {
         Self { root: Some(root) }
+    }
+
+    /// Where the value of the last of `keys` stands, each below the one before.
+    pub(super) fn span(&self, keys: &[&str]) -> Option<super::source::Span> {
+        let root = self.root.as_ref()?;
+        keys.iter().try_fold(root, |node, key| node.get(key)).map(|node| node.span)
     }
 
     /// `config`, read from this tree of `source`, with an origin behind every value.
@@ -88,15 +95,18 @@ fn file(w: &mut Writer<'_>, config: &Config, root: Option<&Node>) {
         let (least, most) = config.dns.ttl;
         w.leaf("ttl", range(least, most), at("ttl"));
     });
+    tls::identity(w, config.identity.as_ref(), at("identity"));
     w.section("listeners", |w| {
         for listener in &config.listeners {
-            one_listener(w, listener, below(at("listeners"), &listener.name, ""));
+            let node = below(at("listeners"), &listener.name, "");
+            one_listener(w, listener, node, at("identity"));
         }
     });
     if !config.upstreams.is_empty() {
         w.section("upstreams", |w| {
             for upstream in &config.upstreams {
-                one_upstream(w, upstream, below(at("upstreams"), &upstream.name, ""));
+                let node = below(at("upstreams"), &upstream.name, "");
+                one_upstream(w, upstream, node, at("identity"));
             }
         });
     }
@@ -140,7 +150,12 @@ fn access_log(w: &mut Writer<'_>, log: &AccessLog, node: Option<&Node>) {
     });
 }
 
-fn one_listener(w: &mut Writer<'_>, listener: &Listener, node: Option<&Node>) {
+fn one_listener(
+    w: &mut Writer<'_>,
+    listener: &Listener,
+    node: Option<&Node>,
+    identity: Option<&Node>,
+) {
     w.section(&quoted(&listener.name), |w| {
         let protocol = match listener.protocol {
             ListenerProtocol::Auto => "auto",
@@ -156,6 +171,7 @@ fn one_listener(w: &mut Writer<'_>, listener: &Listener, node: Option<&Node>) {
         w.leaf("direction", direction, below(node, "direction", ""));
         let original = below(node, "original_destination", "");
         w.leaf("original_destination", listener.original_destination, original);
+        tls::listener(w, listener.tls.as_ref(), below(node, "tls", ""), identity);
         authorize::authorize(w, listener.authorize.as_ref(), below(node, "authorize", ""));
         let at = below(node, "limits", "");
         let limits = &listener.limits;
@@ -185,7 +201,12 @@ fn one_listener(w: &mut Writer<'_>, listener: &Listener, node: Option<&Node>) {
     });
 }
 
-fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
+fn one_upstream(
+    w: &mut Writer<'_>,
+    upstream: &Upstream,
+    node: Option<&Node>,
+    identity: Option<&Node>,
+) {
     w.section(&quoted(&upstream.name), |w| {
         discover::source(w, &upstream.discover, node);
         let protocol = match upstream.protocol {
@@ -194,6 +215,7 @@ fn one_upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&Node>) {
             UpstreamProtocol::Auto => "auto",
         };
         w.leaf("protocol", protocol, below(node, "protocol", ""));
+        tls::upstream(w, upstream.tls.as_ref(), below(node, "tls", ""), identity);
         match upstream.connect_timeout {
             None => w.note("connect_timeout: 1s, and 250ms to a loopback endpoint"),
             Some(time) => {

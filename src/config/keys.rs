@@ -25,8 +25,8 @@ sections! {
     /// Every kind of map whose keys are fixed.
     ALL:
     FILE = "the file" [
-        "service" "zone" "compat" "admin" "runtime" "access_log" "metrics" "dns" "defaults" "listeners" "upstreams"
-    ] later ["tracing" "identity" "tests"];
+        "service" "zone" "compat" "admin" "runtime" "access_log" "metrics" "dns" "identity" "defaults" "listeners" "upstreams"
+    ] later ["tracing" "tests"];
     ADMIN = "`admin`" ["bind" "token_file"] later [];
     RUNTIME = "`runtime`" ["workers" "drain"] later [];
     DRAIN = "`drain`" ["delay" "deadline"] later [];
@@ -34,17 +34,21 @@ sections! {
     METRICS = "`metrics`" ["buckets"] later ["max_series"];
     DNS = "`dns`" ["servers" "search" "ttl"] later [];
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
-    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "authorize" "limits"]
-        later ["proxy_protocol" "tls" "jwt"];
+    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "tls" "authorize" "limits"]
+        later ["proxy_protocol" "jwt"];
     ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror" "hedge" "hash"]
         later [];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" [
         "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
-    ] later ["tls"];
-    LISTENER = "a listener" ["bind" "protocol" "direction" "original_destination" "authorize" "limits" "routes"]
-        later ["proxy_protocol" "tls" "jwt"];
+        "tls"
+    ] later [];
+    LISTENER = "a listener" ["bind" "protocol" "direction" "original_destination" "tls" "authorize" "limits" "routes"]
+        later ["proxy_protocol" "jwt"];
     AUTHORIZE = "`authorize`" ["enforce" "deny" "allow"] later [];
     AUTHORIZE_RULE = "an `authorize` rule" ["from" "source" "method" "path" "headers"] later [];
+    IDENTITY = "`identity`" ["cert" "key" "ca" "crl"] later [];
+    LISTENER_TLS = "`tls` of a listener" ["client_cert" "allow" "plain_text" "cert" "key" "ca" "crl"] later [];
+    UPSTREAM_TLS = "`tls` of an upstream" ["sni" "verify" "cert" "key" "ca" "crl"] later [];
     LISTENER_LIMITS = "a listener's `limits`" [
         "connections" "headers" "header_bytes" "header_timeout" "body" "body_timeout" "idle" "max_age" "streams"
     ] later ["per_source"];
@@ -68,13 +72,14 @@ sections! {
     RATE_LIMIT = "`rate_limit`" ["rate" "burst" "by" "keys"] later [];
     UPSTREAM = "an upstream" [
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "subset" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
-        "health" "outliers"
-    ] later ["tls"];
-    DISCOVER = "`discover`" ["dns" "dns+srv" "consul" "file" "original"] later ["k8s" "xds"];
+        "health" "outliers" "tls"
+    ] later [];
+    DISCOVER = "`discover`" ["dns" "dns+srv" "consul" "k8s" "file" "original"] later ["xds"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file"
     ] later ["tls"];
+    DISCOVER_KUBERNETES = "`discover.k8s`" ["namespace" "service" "port" "kubeconfig" "context"] later [];
     DISCOVER_SRV = "`discover.dns+srv`" ["name"] later [];
     DISCOVER_ORIGINAL = "`discover.original`" [] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
@@ -206,6 +211,17 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("readinessProbe", "health"),
     ("httpGet", "http"),
     ("path", "http"),
+    ("ssl", "tls"),
+    ("certificate", "cert"),
+    ("tls_certificate", "cert"),
+    ("private_key", "key"),
+    ("trusted_ca", "ca"),
+    ("ca_file", "ca"),
+    ("server_name", "sni"),
+    ("require_client_certificate", "client_cert"),
+    ("mode", "client_cert"),
+    ("match_typed_subject_alt_names", "allow"),
+    ("subject_alt_names", "verify"),
     ("tcpSocket", "tcp"),
     ("expected_statuses", "status"),
     ("periodSeconds", "interval"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::units::ByteSize;
 
-use super::{Authorize, Route};
+use super::{Authorize, ListenerTls, Route};
 
 /// A bound address, its protocol and its routes.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Listener {
     pub direction: Direction,
     /// Connections are redirected here by the packet filter, and were going elsewhere. Default false.
     pub original_destination: bool,
+    /// TLS; `None` (not written, or `never`): callers are spoken to in clear.
+    pub tls: Option<ListenerTls>,
     /// Who may call what. `None`: everyone everything.
     pub authorize: Option<Authorize>,
     /// What a peer may use.
@@ -31,9 +33,9 @@ pub struct Listener {
 /// `protocol:` of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerProtocol {
-    /// Tells HTTP/1 from HTTP/2 with prior knowledge by the first bytes.
+    /// Tells TLS (where there is `tls`), HTTP/2 with prior knowledge and HTTP/1 apart by the first bytes.
     Auto,
-    /// The same as `Auto` until TLS comes: HTTP/1 or HTTP/2.
+    /// The same as `Auto`.
     Http,
     /// Bytes are passed on as they are.
     Tcp,

@@ -34,6 +34,21 @@ impl Loaded {
             .unwrap_or_default()
     }
 
+    /// Where the value of the last of `keys` stands, each below the one before; `None` where it is not written.
+    pub fn span(&self, keys: &[&str]) -> Option<Span> {
+        self.effective.span(keys)
+    }
+
+    /// Adds errors that the text alone does not show.
+    pub fn refuse(&mut self, errors: Vec<Diagnostic>) {
+        if errors.is_empty() {
+            return;
+        }
+        self.config = None;
+        self.diagnostics.extend(errors);
+        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.severity));
+    }
+
     fn broken(source: Source, diagnostic: Diagnostic) -> Self {
         let diagnostics = vec![diagnostic];
         Self { config: None, diagnostics, source, effective: Effective::default() }

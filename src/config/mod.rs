@@ -27,6 +27,7 @@ mod shaping;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 mod validate;
 
@@ -35,12 +36,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::address::Address;
+use crate::base::certificates::CertificateFiles;
 use crate::base::units::Ratio;
 
 pub use authorize::{Authorize, AuthorizeRule};
 pub use balance::{Balance, Balancing, HashBy};
 pub use diagnostic::{Diagnostic, Severity};
-pub use discover::{ConsulService, Discover, endpoints_from};
+pub use discover::{ConsulService, Discover, KubernetesPort, KubernetesService, endpoints_from};
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};
@@ -59,6 +61,7 @@ pub use scenario::{
 pub use schema::schema;
 pub use shaping::{Fault, FaultAbort, FaultDelay, Hedge, RateLimit, RateLimitBy, Shaping};
 pub use source::{Position, Source, Span};
+pub use tls::{ClientCert, ListenerTls, PlainText, UpstreamTls};
 pub use upstream::{
     Budget, HealthCheck, HealthProbe, PoolIdle, PoolSettings, Upstream, UpstreamLimits,
     UpstreamProtocol,
@@ -83,6 +86,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The resolver for `dns://`.
     pub dns: Dns,
+    /// Who we are among those that `ca` vouches for: what every `tls` that says nothing else is made of. `None`: not written.
+    pub identity: Option<CertificateFiles>,
     /// Listeners, in the order of the file; names are unique.
     pub listeners: Vec<Listener>,
     /// Upstreams, in the order of the file; names are unique.

@@ -16,12 +16,14 @@ mod retry;
 mod scalar;
 mod scenario;
 mod shaping;
+mod tls;
 mod top;
 mod upstream;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 
+use crate::base::certificates::CertificateFiles;
 use crate::base::endpoint::EndpointSpec;
 
 use super::diagnostic::{Diagnostic, either, nearest};
@@ -46,6 +48,8 @@ pub(super) struct Reader<'a> {
     /// The keys of `upstreams`, whether or not what they hold is right.
     upstreams: Vec<&'a str>,
     known: HashSet<&'a str>,
+    /// What `identity` says, read before all that may want it.
+    identity: RefCell<CertificateFiles>,
 }
 
 impl<'a> Reader<'a> {
@@ -53,7 +57,8 @@ impl<'a> Reader<'a> {
         let entries = root.get("upstreams").map_or(&[][..], Node::entries);
         let upstreams: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let known = upstreams.iter().copied().collect();
-        Self { out: RefCell::default(), told: RefCell::default(), upstreams, known }
+        let (out, told, identity) = Default::default();
+        Self { out, told, upstreams, known, identity }
     }
 
     pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {

@@ -13,6 +13,7 @@ mod route;
 mod shaping;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstream;
 
 use serde_json::{Value, json};
@@ -60,6 +61,7 @@ fn file() -> Properties {
             ),
         ),
         ("dns", "The resolver for dns://.", dns()),
+        ("identity", "Our certificate, and who vouches for peers.", tls::identity()),
         (
             "defaults",
             "Merged into every listener, route and upstream that does not say otherwise.",
@@ -180,7 +182,7 @@ fn listener_keys() -> Properties {
         ("bind", "`127.0.0.1:8080`, `[::1]:8080` or `unix:/run/app.sock`.", text()),
         (
             "protocol",
-            "Default auto: HTTP/1 and HTTP/2, told apart.",
+            "Default auto: TLS, HTTP/2 and HTTP/1, told apart.",
             words(&["auto", "http", "tcp"]),
         ),
         (
@@ -188,6 +190,7 @@ fn listener_keys() -> Properties {
             "Default: outbound on a loopback or unix address, inbound elsewhere.",
             words(&["inbound", "outbound"]),
         ),
+        ("tls", "TLS towards callers. Default never.", tls::listener()),
         (
             "original_destination",
             "Connections are redirected here by the packet filter. Default false.",

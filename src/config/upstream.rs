@@ -9,6 +9,7 @@ use super::balance::Balancing;
 use super::discover::Discover;
 use super::gate::{Adaptive, Breaker, Throttle};
 use super::outliers::Outliers;
+use super::tls::UpstreamTls;
 
 /// A named group of interchangeable endpoints and its policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Upstream {
     pub discover: Discover,
     /// What is spoken to it. Default `auto`.
     pub protocol: UpstreamProtocol,
+    /// TLS; `None` (not written, or `never`): endpoints are spoken to in clear.
+    pub tls: Option<UpstreamTls>,
     /// `None`: not written: 1 s, and 250 ms to a loopback endpoint.
     pub connect_timeout: Option<Duration>,
     /// How an endpoint is picked.
@@ -50,7 +53,7 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
-    /// HTTP/1.1 until TLS brings ALPN; gRPC requests go over HTTP/2, which gRPC requires.
+    /// Over TLS what the endpoints choose (ALPN); in clear HTTP/1.1. gRPC requests go over HTTP/2, which gRPC requires.
     Auto,
 }
 

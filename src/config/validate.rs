@@ -7,6 +7,7 @@ mod health;
 mod outliers;
 mod shadow;
 mod shaping;
+mod tls;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -35,6 +36,9 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
     for listener in &config.listeners {
         let node = root.get("listeners").and_then(|node| node.get(&listener.name));
         let path = listeners.key(&listener.name);
+        if let Some(node) = node {
+            tls::open_listener(listener, node, &path, &mut out);
+        }
         authorize::rules(listener, node, &path, &mut out);
         let routes = path.key("routes");
         let nodes = match node.and_then(|node| node.get("routes")).map(|node| &node.value) {
@@ -304,6 +308,7 @@ fn upstreams(config: &Config, root: &Node, out: &mut Vec<Diagnostic>) {
         }
         health::slow(upstream, &entry.node, &path, out);
         health::blind(upstream, &entry.node, &path, out);
+        tls::plain_upstream(config, upstream, &entry.node, &path, out);
         outliers::ejection_share(upstream, &entry.node, &path, out);
         if let (Some(connect), Some(node)) =
             (upstream.connect_timeout, entry.node.get("connect_timeout"))

@@ -19,10 +19,11 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
-use crate::snapshot::{Listener, ListenerLimits, LogFilter, Route, Snapshot};
+use crate::snapshot::{Listener, ListenerLimits, ListenerTls, LogFilter, Route, Snapshot};
+use crate::tls::ServerTls;
 
-use super::ApplyError;
 use super::resolve::Plan;
+use super::{ApplyError, certificates};
 
 pub(super) use balance::knows_zones;
 pub(super) use gate::features;
@@ -36,14 +37,17 @@ pub(super) const UNROUTED: &str = "none";
 /// The snapshot of a valid configuration. `before` lends what listeners of the same name count.
 pub(super) fn snapshot(
     config: &config::Config,
-    upstreams: &Plan,
+    (certificates, upstreams): (&certificates::Plan, &Plan),
     metrics: &Metrics,
     before: &Snapshot,
 ) -> Result<Snapshot, ApplyError> {
     let listeners = config
         .listeners
         .iter()
-        .map(|listener| compile_listener(listener, upstreams, metrics, before).map(Arc::new))
+        .map(|listener| {
+            let tls = certificates.listener(&listener.name);
+            compile_listener(listener, tls, upstreams, metrics, before).map(Arc::new)
+        })
         .collect::<Result<_, _>>()?;
     Ok(Snapshot {
         generation: before.generation + 1,
@@ -81,11 +85,12 @@ pub fn compiled(
         upstreams: Vec::new(),
     };
     let upstreams = Plan::without_discovery(config, metrics, rng, now);
-    snapshot(config, &upstreams, metrics, &before)
+    snapshot(config, (&certificates::Plan::default(), &upstreams), metrics, &before)
 }
 
 fn compile_listener(
     listener: &config::Listener,
+    tls: Option<Arc<ServerTls>>,
     upstreams: &Plan,
     metrics: &Metrics,
     before: &Snapshot,
@@ -104,6 +109,7 @@ fn compile_listener(
         name: name.into(),
         inbound: listener.direction == config::Direction::Inbound,
         original_destination: listener.original_destination,
+        tls: tls.map(|server| ListenerTls { server, handshakes: metrics.tls.listener(name) }),
         authorize: authorize::authorize(listener, metrics)?,
         limits: ListenerLimits {
             connections: limits.connections,

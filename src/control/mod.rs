@@ -4,6 +4,8 @@
 //! new, swaps the snapshot and tells the workers; [`watch`] notices a changed file; [`resolve`] feeds endpoints to
 //! upstreams; [`tick`] looks at them. All of it runs on the control thread, apart from the workers.
 
+mod applied;
+mod certificates;
 mod checks;
 mod compile;
 mod listen;
@@ -29,6 +31,8 @@ use crate::config::{Config, Loaded, Severity};
 use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
+pub use applied::Applied;
+pub use certificates::add_findings;
 pub use checks::UpstreamHealth;
 pub use compile::{compiled, health_settings};
 pub use listen::{Bound, Listeners};
@@ -67,23 +71,6 @@ pub enum ApplyError {
     Invalid(String),
 }
 
-/// What a reload has changed, for the log and for whoever asked for it.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// The number now in force.
-    pub generation: u64,
-    /// Listeners that were bound.
-    pub listeners_bound: Vec<String>,
-    /// Listeners whose sockets were closed.
-    pub listeners_closed: Vec<String>,
-    /// Upstreams that are new or were changed.
-    pub upstreams_changed: Vec<String>,
-    /// Upstreams that are gone.
-    pub upstreams_removed: Vec<String>,
-    /// Keys whose change takes force only with a restart.
-    pub needs_restart: Vec<&'static str>,
-}
-
 /// The control thread's state.
 #[derive(Debug)]
 pub struct Control {
@@ -98,6 +85,7 @@ pub struct Control {
     effective: RefCell<String>,
     listeners: RefCell<Listeners>,
     upstreams: RefCell<Upstreams>,
+    certificates: Rc<certificates::Certificates>,
     last_error: RefCell<Option<String>>,
     /// The text of the file as it was read last.
     read: RefCell<String>,
@@ -125,6 +113,7 @@ impl Control {
         snapshots: Arc<SnapshotCell>,
     ) -> Rc<Self> {
         let upstreams = Upstreams::new(metrics.clone());
+        let certificates = Rc::new(certificates::Certificates::new(metrics.clone()));
         Rc::new(Self {
             path,
             snapshots,
@@ -136,6 +125,7 @@ impl Control {
             effective: RefCell::default(),
             listeners: RefCell::default(),
             upstreams: RefCell::new(upstreams),
+            certificates,
             last_error: RefCell::default(),
             read: RefCell::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -194,7 +184,7 @@ impl Control {
         let before = Rc::clone(&self.config.borrow());
         let mut applied = self.apply(Rc::new(config.clone())).await?;
         log_warnings(&loaded);
-        applied.needs_restart = needs_restart(&before, config);
+        applied.needs_restart = applied::needs_restart(&before, config);
         self.effective.replace(loaded.effective_yaml());
         Ok(applied)
     }
@@ -210,10 +200,11 @@ impl Control {
             // Compiling has made series for what will not be.
             series::forget(&self.metrics, &config, &self.config());
         }
-        let (upstreams, listeners, snapshot) = planned?;
+        let (certificates, upstreams, listeners, snapshot) = planned?;
         // From here on nothing fails.
         let generation = snapshot.generation;
         let mut applied = Applied { generation, ..Applied::default() };
+        self.certificates.commit(certificates);
         self.upstreams.borrow_mut().commit(upstreams, &mut applied);
         self.snapshots.apply(snapshot);
         let workers = self.workers.len();
@@ -235,11 +226,18 @@ impl Control {
         &self,
         config: &Config,
         before: &Snapshot,
-    ) -> Result<(resolve::Plan, listen::Plan, Snapshot), ApplyError> {
+    ) -> Result<(certificates::Plan, resolve::Plan, listen::Plan, Snapshot), ApplyError> {
+        let certificates = self.certificates.plan(config)?;
         let listeners = self.listeners.borrow().plan(config, self.workers.len())?;
-        let upstreams = self.upstreams.borrow().plan(config)?;
-        let snapshot = compile::snapshot(config, &upstreams, &self.metrics, before)?;
-        Ok((upstreams, listeners, snapshot))
+        let upstreams = self.upstreams.borrow().plan(config, &certificates)?;
+        let planned = (&certificates, &upstreams);
+        let snapshot = compile::snapshot(config, planned, &self.metrics, before)?;
+        Ok((certificates, upstreams, listeners, snapshot))
+    }
+
+    /// Puts certificates in force whose files change, for ever. The control thread owns the task that runs this.
+    pub async fn watch_certificates(self: Rc<Self>) {
+        certificates::watch(Rc::clone(&self.certificates)).await;
     }
 
     /// True where `content` is what was read last, whether or not it took force.
@@ -375,16 +373,4 @@ pub fn log_warnings(loaded: &Loaded) {
             "configuration warning"
         );
     }
-}
-
-/// What a running process cannot change.
-fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("admin", before.admin != after.admin),
-        ("runtime.workers", before.runtime.workers != after.runtime.workers),
-        ("access_log.to", before.access_log.to != after.access_log.to),
-        ("metrics.buckets", before.metrics != after.metrics),
-        ("dns", before.dns != after.dns),
-    ];
-    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

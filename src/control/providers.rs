@@ -49,6 +49,13 @@ impl Shared {
                 let made = Consul::new(consul_query(consul), consul.url(), resolver);
                 Some(Provider::Consul(made.map_err(failed)?))
             }
+            #[cfg(feature = "kubernetes")]
+            Discover::Kubernetes(service) => {
+                Some(Provider::Kubernetes(kubernetes(service, config)))
+            }
+            // The reader refuses it.
+            #[cfg(not(feature = "kubernetes"))]
+            Discover::Kubernetes(_) => None,
         })
     }
 
@@ -71,4 +78,25 @@ fn consul_query(consul: &config::ConsulService) -> Query {
         passing: consul.passing,
         token_file: consul.token_file.clone(),
     }
+}
+
+#[cfg(feature = "kubernetes")]
+fn kubernetes(
+    service: &config::KubernetesService,
+    config: &Config,
+) -> crate::discovery::kubernetes::Kubernetes {
+    use crate::discovery::kubernetes::{Kubernetes, Port, Query};
+
+    let query = Query {
+        namespace: service.namespace.clone(),
+        service: service.service.clone(),
+        port: match &service.port {
+            config::KubernetesPort::Named(name) => Port::Named(name.clone()),
+            config::KubernetesPort::Number(number) => Port::Number(*number),
+        },
+        kubeconfig: service.kubeconfig.clone(),
+        context: service.context.clone(),
+        zone: Some(config.zone.clone()).filter(|zone| !zone.is_empty()),
+    };
+    Kubernetes::new(query, service.url())
 }

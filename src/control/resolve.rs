@@ -14,13 +14,13 @@ use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
 use crate::config::{self, Discover};
 use crate::discovery::{self, ErrorKind, Provider, ProviderStatus, Subscription};
-use crate::health::Checks;
+use crate::health::{CheckTls, Checks};
 use crate::metrics::Metrics;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, UpstreamTls};
 
 use super::checks::UpstreamHealth;
 use super::providers::Shared;
-use super::{Applied, ApplyError, compile};
+use super::{Applied, ApplyError, certificates, compile};
 
 /// The upstreams in force, by name.
 #[derive(Debug)]
@@ -138,20 +138,32 @@ impl Upstreams {
     }
 
     /// Compares the configuration with what is in force.
-    pub(super) fn plan(&self, config: &config::Config) -> Result<Plan, ApplyError> {
+    pub(super) fn plan(
+        &self,
+        config: &config::Config,
+        certificates: &certificates::Plan,
+    ) -> Result<Plan, ApplyError> {
         let mut shared = self.shared.clone();
         let mut planned = BTreeMap::new();
         let (mut rng, now) = (Rng::from_entropy(), Instant::now());
         for wanted in &config.upstreams {
             let plan = match self.managed.get(&wanted.name) {
                 Some(managed) if managed.config == *wanted => Planned::Keep(Rc::clone(managed)),
-                Some(managed) if same_policy(&managed.config, wanted) => Planned::Rediscover {
-                    from: Rc::clone(managed),
-                    config: wanted.clone(),
-                    provider: shared.provider(wanted, config)?,
-                },
+                Some(managed)
+                    if same_policy(&managed.config, wanted)
+                        && same_tls(&managed.upstream, certificates) =>
+                {
+                    Planned::Rediscover {
+                        from: Rc::clone(managed),
+                        config: wanted.clone(),
+                        provider: shared.provider(wanted, config)?,
+                    }
+                }
                 _ => Planned::Make {
-                    upstream: Arc::new(compile::upstream(wanted, &self.metrics, &mut rng, now)),
+                    upstream: Arc::new(
+                        compile::upstream(wanted, &self.metrics, &mut rng, now)
+                            .with_tls(self.tls(wanted, certificates)),
+                    ),
                     config: wanted.clone(),
                     provider: shared.provider(wanted, config)?,
                 },
@@ -160,6 +172,15 @@ impl Upstreams {
         }
         let order = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         Ok(Plan { planned, order, shared })
+    }
+
+    fn tls(
+        &self,
+        wanted: &config::Upstream,
+        certificates: &certificates::Plan,
+    ) -> Option<UpstreamTls> {
+        let client = certificates.upstream(&wanted.name)?;
+        Some(UpstreamTls::new(client, self.metrics.tls.upstream(&wanted.name)))
     }
 
     /// Does it: starts and ends discovery, publishes written endpoints.
@@ -225,13 +246,14 @@ impl Upstreams {
         upstream: &Arc<Upstream>,
     ) -> Option<Rc<UpstreamHealth>> {
         let set = upstream.endpoints();
-        let Some(check) = compile::health(config) else {
+        let Some(mut check) = compile::health(config) else {
             let now = Instant::now();
             for member in set.members() {
                 member.endpoint.set_health(Health::Unknown, now);
             }
             return None;
         };
+        check.tls = upstream.tls.as_ref().map(|tls| CheckTls(Arc::clone(tls.client())));
         let metrics = self.metrics.health.upstream(&config.name);
         let health = UpstreamHealth::new(&self.checks, check, metrics);
         health.follow(upstream, &set);
@@ -330,6 +352,16 @@ fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
     };
     let original = |upstream: &config::Upstream| upstream.discover == Discover::Original;
     without_source(a) == without_source(b) && original(a) == original(b)
+}
+
+/// True where the names that endpoints are asked for stay, too: some are those that are looked up.
+fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -> bool {
+    let planned = certificates.upstream(&upstream.name);
+    match (&upstream.tls, planned) {
+        (Some(tls), Some(planned)) => Arc::ptr_eq(tls.client(), &planned),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 fn publish(

@@ -12,10 +12,14 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
         let names = old.routes.iter().map(|route| &*route.name);
         match kept.listeners.iter().find(|new| new.name == old.name) {
             None => {
+                metrics.tls.forget_listener(&old.name);
                 let names = names.chain([compile::UNROUTED]);
                 metrics.downstream.forget_listener(&old.name, names);
             }
             Some(new) => {
+                if old.tls.is_some() && new.tls.is_none() {
+                    metrics.tls.forget_listener(&old.name);
+                }
                 let is_kept = |name: &str| {
                     name == compile::UNROUTED || new.routes.iter().any(|route| route.name == name)
                 };
@@ -37,11 +41,15 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
     for old in &gone.upstreams {
         match kept.upstreams.iter().find(|new| new.name == old.name) {
             Some(new) => {
+                if old.tls.is_some() && new.tls.is_none() {
+                    metrics.tls.forget_upstream(&old.name);
+                }
                 metrics.gate.forget_unless(&old.name, compile::features(new), &breaker_words());
                 let zones = compile::knows_zones(new);
                 metrics.balance.forget_unless(&old.name, zones, !new.subset.is_empty());
             }
             None => {
+                metrics.tls.forget_upstream(&old.name);
                 metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
                 metrics.balance.forget_unless(&old.name, false, false);
                 metrics.upstream.forget_ejections(&old.name, &compile::ejection_words());

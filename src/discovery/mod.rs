@@ -13,6 +13,8 @@ pub mod consul;
 pub mod dns;
 pub mod file;
 pub mod fixed;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod last_good;
 mod publisher;
 mod status;
@@ -60,6 +62,9 @@ pub enum Provider {
     Srv(dns::Srv),
     /// Healthy instances of a service in Consul.
     Consul(consul::Consul),
+    /// Endpoints of a Kubernetes service.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(kubernetes::Kubernetes),
     /// A list in a file.
     File(file::File),
 }
@@ -100,11 +105,15 @@ pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
         Provider::Consul(consul) => {
             start_local(consul.source(), status, |publisher| consul.run(publisher, rng))
         }
+        #[cfg(feature = "kubernetes")]
+        Provider::Kubernetes(kubernetes) => {
+            start_local(kubernetes.source(), status, |publisher| kubernetes.run(publisher, rng))
+        }
         Provider::File(file) => start(file.source(), status, |publisher| file.run(publisher)),
     }
 }
 
-/// As `start`, for a task that speaks HTTP/1 with our own client, which stays on its thread.
+/// As `start`, for a task that stays on its thread, as our own client of HTTP/1 does.
 fn start_local<F: Future<Output = ()> + 'static>(
     source: Arc<str>,
     status: Arc<ProviderStatus>,

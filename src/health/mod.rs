@@ -25,7 +25,7 @@ use crate::base::address::Address;
 use crate::base::rng::Rng;
 use crate::policy::health::{Health, Verdict};
 
-pub use probe::{Check, Finding, Probe};
+pub use probe::{Check, CheckTls, Finding, Probe};
 
 /// Checks under way at once, over the whole process. By Little's law, endpoints × timeout ÷ interval are under way where
 /// all of them hang: 200 for 1 000 endpoints with the defaults.

@@ -5,6 +5,7 @@
 //! goes on living beside a listener that does not.
 
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
@@ -23,9 +24,10 @@ use tower::Service;
 use crate::base::address::Address;
 use crate::base::units::format_duration;
 use crate::io::socket::Socket;
-use crate::metrics::HealthOutcome;
-use crate::net::{Connect, Target};
+use crate::metrics::{HandshakeFailure, HealthOutcome};
+use crate::net::{Connect, ConnectError, Target, TlsTarget};
 use crate::policy::health::HealthSettings;
+use crate::tls::{Alpn, ClientTls};
 
 use super::{grpc, http2};
 
@@ -45,8 +47,28 @@ pub struct Check {
     pub probe: Probe,
     /// Sent as `Host` or `:authority`; `None`: the endpoint's address.
     pub host: Option<Arc<str>>,
+    /// TLS; `None`: in clear.
+    pub tls: Option<CheckTls>,
     /// When, and what results amount to.
     pub settings: HealthSettings,
+}
+
+/// The TLS of an upstream, as its requests use it. Equal where it is the same one.
+#[derive(Debug, Clone)]
+pub struct CheckTls(pub Arc<ClientTls>);
+
+impl PartialEq for CheckTls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for CheckTls {}
+
+impl Hash for CheckTls {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 /// What is asked.
@@ -127,7 +149,7 @@ pub(super) async fn probe(address: &Address, check: &Check) -> Finding {
 async fn asked(address: &Address, check: &Check) -> Result<Finding, Finding> {
     let timeout = check.settings.timeout;
     let limit = Limit { deadline: Instant::now() + timeout, timeout };
-    let target = Target { address: address.clone(), timeout };
+    let target = Target { address: address.clone(), timeout, tls: under_tls(address, check)? };
     let connected = Connect.call(target).await;
     let socket = connected.map_err(|error| not_connected(&error, limit))?;
     let authority = || match (&check.host, address) {
@@ -135,6 +157,7 @@ async fn asked(address: &Address, check: &Check) -> Result<Finding, Finding> {
         (None, Address::Tcp(address)) => address.to_string(),
         (None, Address::Unix(_)) => "localhost".to_owned(),
     };
+    let scheme = if check.tls.is_some() { "https" } else { "http" };
     match &check.probe {
         Probe::Tcp => Ok(Finding::new(HealthOutcome::Success, "connected")),
         Probe::Http { http2: false, path, passing } => {
@@ -146,14 +169,14 @@ async fn asked(address: &Address, check: &Check) -> Result<Finding, Finding> {
             Ok(judge(http1(socket, request, limit).await?, passing))
         }
         Probe::Http { http2: true, path, passing } => {
-            let request = Request::get(format!("http://{}{path}", authority()));
+            let request = Request::get(format!("{scheme}://{}{path}", authority()));
             let request = request.header(USER_AGENT, AGENT).body(());
             let request = request.map_err(|error| unsendable(&error))?;
             let answer = http2::ask(socket, request, None, limit).await?;
             Ok(judge(answer.head.status, passing))
         }
         Probe::Grpc { service } => {
-            let request = Request::post(format!("http://{}{}", authority(), grpc::METHOD))
+            let request = Request::post(format!("{scheme}://{}{}", authority(), grpc::METHOD))
                 .header(USER_AGENT, AGENT)
                 .header(CONTENT_TYPE, "application/grpc")
                 .header(TE, "trailers")
@@ -170,7 +193,30 @@ fn unsendable(error: &http::Error) -> Finding {
     Finding::new(HealthOutcome::Local, format!("cannot be asked: {error}"))
 }
 
-fn not_connected(error: &io::Error, limit: Limit) -> Finding {
+/// With what to begin TLS, where the check does: the protocol is offered that the check speaks.
+fn under_tls(address: &Address, check: &Check) -> Result<Option<TlsTarget>, Finding> {
+    let Some(CheckTls(tls)) = &check.tls else { return Ok(None) };
+    let alpn = match &check.probe {
+        Probe::Tcp => Alpn::None,
+        Probe::Http { http2: false, .. } => Alpn::Http1,
+        Probe::Http { http2: true, .. } | Probe::Grpc { .. } => Alpn::Http2,
+    };
+    let name = tls.name_of(address).ok_or_else(|| {
+        Finding::new(HealthOutcome::Local, "a unix socket has no name to ask for")
+    })?;
+    Ok(Some(TlsTarget { config: tls.current().offering(alpn), name }))
+}
+
+fn not_connected(error: &ConnectError, limit: Limit) -> Finding {
+    let error = match error {
+        ConnectError::Io(error) => error,
+        ConnectError::Tls(error) if error.reason == HandshakeFailure::Timeout => {
+            return limit.passed();
+        }
+        ConnectError::Tls(error) => {
+            return Finding::new(HealthOutcome::ConnectFailed, format!("TLS: {error}"));
+        }
+    };
     /// ENFILE, EMFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL: no descriptor, memory or port left on our side.
     const OURS: [i32; 5] = [23, 24, 105, 12, 99];
     if error.raw_os_error().is_some_and(|code| OURS.contains(&code)) {

@@ -20,7 +20,7 @@ const SETTINGS: HealthSettings = HealthSettings {
 fn http(path: &str, settings: HealthSettings) -> Check {
     let passing = [200..=299].into();
     let probe = Probe::Http { http2: false, path: path.into(), passing };
-    Check { probe, host: None, settings }
+    Check { probe, host: None, tls: None, settings }
 }
 
 fn nobody() -> Rc<Listener> {
@@ -250,7 +250,7 @@ async fn a_refused_connection_and_one_that_hangs_have_their_own_words() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let closed: SocketAddr = listener.local_addr().unwrap();
         drop(listener);
-        let tcp = |settings| Check { probe: Probe::Tcp, host: None, settings };
+        let tcp = |settings| Check { probe: Probe::Tcp, host: None, tls: None, settings };
         let refused = found(&closed.into(), &tcp(SETTINGS)).await;
         assert_eq!(refused, (HealthOutcome::ConnectFailed, "connection refused".to_owned()));
         let silent = serve(|stream| async move {
@@ -262,7 +262,12 @@ async fn a_refused_connection_and_one_that_hangs_have_their_own_words() {
         let late = (HealthOutcome::Timeout, "timeout after 30ms".to_owned());
         assert_eq!(found(&silent, &http("/", short)).await, late);
         assert_eq!(found(&silent, &tcp(short)).await.0, HealthOutcome::Success);
-        let grpc = Check { probe: Probe::Grpc { service: "".into() }, host: None, settings: short };
+        let grpc = Check {
+            probe: Probe::Grpc { service: "".into() },
+            host: None,
+            tls: None,
+            settings: short,
+        };
         assert_eq!(found(&silent, &grpc).await, late);
     };
     LocalSet::new().run_until(words).await;

@@ -44,6 +44,8 @@ struct Inner<S> {
     buffer: Vec<u8>,
     /// How much of `buffer` is sent already.
     sent: usize,
+    /// The socket was written to and not flushed since: under TLS it may hold some of that back.
+    unflushed: bool,
     /// A failed push, told to the next reader or writer.
     failed: Option<io::ErrorKind>,
     /// The task that drives the connection. A socket knows one waiting writer only, and it must be this one, whichever future
@@ -59,6 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> DeferredWrite<S> {
             socket,
             buffer: Vec::new(),
             sent: 0,
+            unflushed: false,
             failed: None,
             owner: None,
         }));
@@ -90,9 +93,10 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         self.owner = Some(owner);
     }
 
-    /// Sends the buffer. Ready when it is empty.
+    /// Sends the buffer. Ready when it is empty, and the socket has sent all that it was given.
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.buffer.len() {
+            self.unflushed = true;
             let socket = Pin::new(&mut self.socket);
             match ready!(socket.poll_write(cx, &self.buffer[self.sent..])) {
                 Ok(0) => return self.fail(io::ErrorKind::WriteZero),
@@ -105,12 +109,24 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         if self.buffer.capacity() > KEEP {
             self.buffer = Vec::new();
         }
+        if self.unflushed {
+            if let Err(error) = ready!(Pin::new(&mut self.socket).poll_flush(cx)) {
+                return self.fail(error.kind());
+            }
+            self.unflushed = false;
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// True when there is something for [`Inner::push`] to do.
+    fn has_unsent(&self) -> bool {
+        self.unflushed || self.buffer.len() > self.sent
     }
 
     fn fail(&mut self, kind: io::ErrorKind) -> Poll<io::Result<()>> {
         self.failed = Some(kind);
         self.sent = 0;
+        self.unflushed = false;
         self.buffer = Vec::new();
         Poll::Ready(Err(kind.into()))
     }
@@ -127,6 +143,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         if size >= PASS_THROUGH || unsent + size > HIGH_WATER {
             match self.poll_push(cx) {
                 Poll::Ready(Ok(())) if size >= PASS_THROUGH => {
+                    self.unflushed = true;
                     return Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
                 }
                 Poll::Ready(pushed) => pushed?,
@@ -222,7 +239,7 @@ impl<F: Future, S: AsyncWrite + Unpin> Future for Pushed<F, S> {
         let this = self.project();
         let polled = this.future.poll(cx);
         let mut inner = this.pusher.0.borrow_mut();
-        if inner.buffer.len() > inner.sent {
+        if inner.has_unsent() {
             inner.push();
         }
         polled

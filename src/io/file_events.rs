@@ -3,6 +3,7 @@
 //! Its folder is watched, not the file: editors and `mv` replace it, and Kubernetes swaps a symlink two levels up. A poll
 //! stands behind it for file systems that notify nobody, and for symlinks that lead elsewhere.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ pub struct FileEvents {
 impl FileEvents {
     /// Watches the folder of `path`.
     pub fn new(path: &Path, pace: Pace) -> Self {
+        Self::near([path], pace)
+    }
+
+    /// Watches the folders of all `paths`, with one watcher: the system grants each user 128 of them.
+    pub fn near<'a>(paths: impl IntoIterator<Item = &'a Path>, pace: Pace) -> Self {
         // One place is enough: what matters is that something has happened since the last look.
         let (changed, events) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
@@ -43,15 +49,20 @@ impl FileEvents {
             }
             let _noted_already = changed.try_send(());
         });
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
+        let folders = paths.into_iter().map(|path| {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            folder.unwrap_or_else(|| Path::new("."))
+        });
+        let folders: BTreeSet<&Path> = folders.collect();
         let watcher = watcher.and_then(|mut watcher| {
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
+            for folder in &folders {
+                watcher.watch(folder, RecursiveMode::NonRecursive)?;
+            }
             Ok(watcher)
         });
         if let Err(error) = &watcher {
-            let (path, every) = (path.display(), pace.poll);
-            tracing::warn!(%path, %error, ?every, "no notifications of file changes, looking now and then");
+            let every = pace.poll;
+            tracing::warn!(?folders, %error, ?every, "no notifications of file changes, looking now and then");
         }
         Self { pace, events, _watcher: watcher.ok() }
     }

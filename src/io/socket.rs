@@ -1,16 +1,20 @@
-//! TCP and unix sockets as one type, with the bytes that were read ahead, and what the timers need to know of it.
+//! TCP and unix sockets as one type, in clear or under TLS, with the bytes that were read ahead, and what the timers need
+//! to know of it.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
+use tokio_rustls::rustls::CommonState;
 
 use crate::base::address::Address;
 
@@ -35,9 +39,11 @@ pub struct Socket {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Boxed: a session is a kilobyte, and connections in clear do not pay for it.
+    Tls(Box<TlsStream<Socket>>),
 }
 
-/// What has moved on a socket. Written by its reader and writer, read by timers on the same worker; the atomics are
+/// What has moved on a socket: under TLS, what was inside it. Written by its reader and writer, read by timers on the same worker; the atomics are
 /// uncontended and relaxed, and only there because hyper wants a `Send` socket.
 #[derive(Debug, Default)]
 pub struct Activity {
@@ -106,17 +112,31 @@ impl Socket {
         to.ok()?.as_socket()
     }
 
-    /// Our own end of it; `None` for a unix stream.
+    /// Our own end of it; `None` for a unix stream, and once it is wrapped in TLS.
     pub fn local(&self) -> Option<SocketAddr> {
         match &self.stream {
             Stream::Tcp(stream) => stream.local_addr().ok(),
-            Stream::Unix(_) => None,
+            Stream::Unix(_) | Stream::Tls(_) => None,
         }
     }
 
     /// Takes a unix stream.
     pub fn from_unix(stream: UnixStream) -> Self {
         Self::new(Stream::Unix(stream))
+    }
+
+    /// Takes a TLS session whose handshake is done. Its end is its `close_notify`: a connection that ends without one was cut,
+    /// and reading it fails.
+    pub fn from_tls(stream: impl Into<TlsStream<Self>>) -> Self {
+        Self::new(Stream::Tls(Box::new(stream.into())))
+    }
+
+    /// The TLS session, where there is one.
+    pub fn tls(&self) -> Option<&CommonState> {
+        match &self.stream {
+            Stream::Tls(stream) => Some(stream.get_ref().1),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
     }
 
     fn new(stream: Stream) -> Self {
@@ -131,11 +151,13 @@ impl Socket {
     }
 
     /// True when nothing has come since the last read: no byte, no end. A byte that has come is lost, so ask of what is closed
-    /// where the answer is no. Costs no system call where the runtime knows of nothing.
-    pub fn is_quiet(&self) -> bool {
-        let found = match &self.stream {
+    /// where the answer is no. Costs no system call where the runtime knows of nothing. Under TLS, what concerns the session
+    /// alone (tickets, keys) is taken in and is nothing.
+    pub fn is_quiet(&mut self) -> bool {
+        let found = match &mut self.stream {
             Stream::Tcp(stream) => stream.try_read(&mut [0]),
             Stream::Unix(stream) => stream.try_read(&mut [0]),
+            Stream::Tls(stream) => read_now(stream),
         };
         let silent = matches!(found, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         silent && self.ahead.is_empty()
@@ -150,7 +172,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.activity.reset_on_close.load(Ordering::Relaxed)
-            && let Stream::Tcp(stream) = &self.stream
+            && let Some(stream) = self.stream.tcp()
         {
             // A socket that cannot be told to linger is closed with FIN: nothing better is left to do.
             let _ignored = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -183,11 +205,47 @@ impl AsyncRead for Socket {
     }
 }
 
+/// What a read finds without waiting.
+fn read_now(stream: &mut TlsStream<Socket>) -> io::Result<usize> {
+    let mut byte = [0];
+    let mut buf = ReadBuf::new(&mut byte);
+    // Not held up by the runtime's sharing of turns, which would look as if nothing had come.
+    let read = pin!(tokio::task::unconstrained(poll_fn(
+        |cx| Pin::new(&mut *stream).poll_read(cx, &mut buf)
+    )));
+    match read.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        Poll::Ready(read) => read.map(|()| buf.filled().len()),
+    }
+}
+
 impl Stream {
+    /// The TCP stream at the bottom.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().0.stream.tcp(),
+        }
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => {
+                ready!(Pin::new(&mut **stream).poll_read(cx, buf))?;
+                // One record at a time is what it gives.
+                while buf.remaining() > 0 {
+                    let before = buf.filled().len();
+                    // An error or the end is there again for the next read.
+                    let _later = Pin::new(&mut **stream).poll_read(cx, buf);
+                    if buf.filled().len() == before {
+                        break;
+                    }
+                }
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -215,6 +273,7 @@ impl AsyncWrite for Socket {
         let polled = match &mut this.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
         };
         this.count_written(polled)
     }
@@ -228,6 +287,7 @@ impl AsyncWrite for Socket {
         let polled = match &mut this.stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
         };
         this.count_written(polled)
     }
@@ -236,8 +296,12 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Tcp(_) | Stream::Unix(_) => Poll::Ready(Ok(())),
+            // It keeps what its socket did not take.
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -248,6 +312,7 @@ impl AsyncWrite for Socket {
         match &mut self.get_mut().stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 }

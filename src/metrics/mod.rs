@@ -12,6 +12,7 @@ pub mod names;
 pub mod process;
 pub mod route;
 mod summary;
+pub mod tls;
 pub mod upstream;
 
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use route::{
     RouteFamilies,
 };
 pub use summary::Summary;
+pub use tls::{CertificateMetrics, HandshakeFailure, Handshakes, TlsFamilies};
 pub use upstream::{AttemptOutcome, RetryCause, UpstreamFamilies, UpstreamMetrics};
 
 /// Every family of the process. Built once; families outlive configurations.
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub gate: GateFamilies,
     /// Active health checks.
     pub health: HealthFamilies,
+    /// TLS.
+    pub tls: TlsFamilies,
     /// The proxy itself.
     pub process: ProcessMetrics,
 }
@@ -75,6 +79,7 @@ impl Metrics {
             gate: GateFamilies::register(&register)?,
             process: ProcessMetrics::register(&register, &dropped)?,
             health: HealthFamilies::register(&register)?,
+            tls: TlsFamilies::register(&register)?,
             registry: registry.clone(),
         };
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;

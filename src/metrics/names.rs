@@ -48,6 +48,14 @@ metrics! {
     UPSTREAM_HEALTH_CHECKS = "outrigger_upstream_health_checks_total", "Active health checks that ended, by upstream and outcome.";
     UPSTREAM_REUSE_RESTS = "outrigger_upstream_reuse_rests_total", "Times that a worker stopped reusing connections to an endpoint for a while, as they were closed under requests, by upstream.";
 
+    DOWNSTREAM_TLS = "outrigger_downstream_tls_handshakes_total", "TLS handshakes done with callers, by listener, version, whether the caller has shown a certificate (mtls), and whether an earlier session was resumed.";
+    DOWNSTREAM_TLS_FAILURES = "outrigger_downstream_tls_handshake_failures_total", "TLS handshakes with callers that failed, by listener and reason.";
+    UPSTREAM_TLS = "outrigger_upstream_tls_handshakes_total", "TLS handshakes done with endpoints, by upstream, version, whether we have a certificate to show (mtls), and whether an earlier session was resumed.";
+    UPSTREAM_TLS_FAILURES = "outrigger_upstream_tls_handshake_failures_total", "TLS handshakes with endpoints that failed, by upstream and reason.";
+    TLS_CERT_NOT_AFTER = "outrigger_tls_cert_not_after_seconds", "When the certificate in force expires, in seconds since 1970, by who uses it (owner: identity, listener, upstream; name) and kind: ours (cert), or the first to expire of those that vouch for peers (ca).";
+    TLS_RELOADS = "outrigger_tls_reloads_total", "Changed certificate files that took force, by owner and name.";
+    TLS_RELOAD_FAILURES = "outrigger_tls_reload_failures_total", "Changed certificate files that were refused; the ones before stayed in force, by owner and name.";
+
     DISCOVERY_STALENESS = "outrigger_discovery_staleness_seconds", "Age of the last good answer beyond its validity; 0 while it is fresh.";
     DISCOVERY_ERRORS = "outrigger_discovery_errors_total", "Failed look-ups, by upstream and reason.";
     DISCOVERY_UPDATES = "outrigger_discovery_updates_total", "Endpoint sets published, by upstream.";

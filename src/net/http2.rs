@@ -24,7 +24,7 @@ use crate::io::deferred_write::{DeferredWrite, Pushed};
 use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 
-use super::{MAX_INTERIM, RequestHead, ResponseBody, SendFailure, UpstreamResponse};
+use super::{MAX_INTERIM, MadeWith, RequestHead, ResponseBody, SendFailure, UpstreamResponse};
 
 pub use body::Http2Body;
 
@@ -46,6 +46,7 @@ const MAX_HEAD: u32 = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Http2 {
     send: SendRequest<Bytes>,
+    made_with: MadeWith,
     handle: Rc<Handle>,
 }
 
@@ -136,7 +137,18 @@ impl Http2 {
             driving.await;
             drop(held);
         }));
-        Ok(Self { send, handle: Rc::new(Handle(shared)) })
+        Ok(Self { send, made_with: None, handle: Rc::new(Handle(shared)) })
+    }
+
+    /// The same, made with a set of certificates.
+    #[must_use]
+    pub fn made_with(self, made_with: MadeWith) -> Self {
+        Self { made_with, ..self }
+    }
+
+    /// When it takes no further request because its set was replaced.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.made_with.as_ref()?.ends_at(self.shared().made)
     }
 
     fn shared(&self) -> &Shared {

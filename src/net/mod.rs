@@ -9,14 +9,20 @@ pub mod http1;
 pub mod http2;
 mod request_head;
 
+use std::sync::Arc;
+
 use crate::io::request_body::BodyError;
+use crate::tls::client::ClientConfigs;
+use crate::tls::rotation::Generation;
 
 pub use body::{BrokenBody, ResponseBody};
-pub use connect::{Connect, Target};
+pub use connect::{Connect, ConnectError, Target, TlsTarget};
 pub use http1::Http1;
 pub use http2::Http2;
 pub use request_head::RequestHead;
 
+/// What a connection under TLS was made with; nothing in clear.
+pub type MadeWith = Option<Arc<Generation<ClientConfigs>>>;
 /// Interim answers (1xx) before the answer: a peer that sends more means to keep us busy.
 const MAX_INTERIM: u32 = 32;
 
@@ -29,6 +35,9 @@ pub enum SendFailure {
     /// Not a byte was written, or the peer guarantees that it did not look at the request.
     #[error("the request was not sent")]
     NotSent,
+    /// The peer has refused our certificate, or wants one, and said so when we had begun to send: TLS 1.3 lets us.
+    #[error("TLS: {0}")]
+    PeerRefused(String),
     /// The peer refused the stream before running it (REFUSED_STREAM, GOAWAY).
     #[error("the upstream refused the stream")]
     Refused,

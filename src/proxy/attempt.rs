@@ -274,7 +274,9 @@ impl Plan<'_> {
 
     fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {
         let (end, reason) = match failure {
-            SendFailure::NotSent => (AttemptEnd::NotSent, Reason::ConnectFailed),
+            SendFailure::NotSent | SendFailure::PeerRefused(_) => {
+                (AttemptEnd::NotSent, Reason::ConnectFailed)
+            }
             SendFailure::Refused => (AttemptEnd::Refused, Reason::UpstreamRefused),
             SendFailure::Closed if reused => (AttemptEnd::KeepAliveRace, Reason::UpstreamClosed),
             SendFailure::Closed => (AttemptEnd::Reset, Reason::UpstreamClosed),

@@ -13,7 +13,7 @@ use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ use crate::io::tick::TICK;
 use crate::snapshot::Protocol;
 
 use super::listener::{Active, Admitted, LocalListener};
+use super::secure::{self, Secured};
 use super::stream::StreamExecutor;
 use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
@@ -97,6 +98,8 @@ pub(super) struct Downstream {
     pub(super) original: Option<SocketAddr>,
     /// The peer's address as `X-Forwarded-For` has it, made once.
     pub(super) forwarded_for: Option<HeaderValue>,
+    /// What it was made with, under TLS.
+    pub(super) secured: Option<Secured>,
     pub(super) http2: bool,
     pub(super) activity: Arc<Activity>,
     pub(super) clock: Clock,
@@ -106,16 +109,30 @@ pub(super) struct Downstream {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(accepted: Accepted, socket: Socket, stopped: watch::Receiver<Stop>) {
+pub(super) async fn serve(
+    mut accepted: Accepted,
+    mut socket: Socket,
+    stopped: watch::Receiver<Stop>,
+) {
+    let mut secured = None;
+    if accepted.active.listener.tls.is_some() {
+        let active = Rc::clone(&accepted.active);
+        let Some(tls) = &active.listener.tls else { return };
+        let begun = Box::pin(secure::begin(&mut accepted, tls, socket)).await;
+        let Some((under_tls, made_with)) = begun else { return };
+        (socket, secured) = (under_tls, made_with);
+    }
     // Each protocol is boxed: the task would otherwise be as large as the largest of them for every connection.
     match accepted.local.protocol {
         Protocol::Tcp => Box::pin(tcp::serve(accepted, socket, stopped)).await,
         Protocol::Http => {
-            let Some((http2, socket)) = Box::pin(tell_apart(&accepted, socket, &stopped)).await
-            else {
-                return;
+            let agreed = secured.as_ref().and_then(|secured| secured.http2);
+            let told = match agreed {
+                Some(http2) => Some((http2, socket)),
+                None => Box::pin(tell_apart(&accepted, socket, &stopped)).await,
             };
-            let downstream = Rc::new(Downstream::new(accepted, &socket, http2));
+            let Some((http2, socket)) = told else { return };
+            let downstream = Rc::new(Downstream::new(accepted, secured, &socket, http2));
             if http2 {
                 Box::pin(serve_http2(downstream, socket, stopped)).await;
             } else {
@@ -165,6 +182,13 @@ async fn tell_apart(
             alarm.set(limits.header_timeout.map(|limit| Instant::now() + limit));
         }
         read += received;
+    }
+    if first[0] == secure::HANDSHAKE && socket.tls().is_none() {
+        let error = "a TLS handshake, and the listener has no `tls`";
+        refused(&accepted.active, accepted.peer, Reason::DownstreamProtocol, error);
+        // The alert `handshake_failure`, fatal (RFC 8446 §6).
+        let _gone = socket.write_all(&[21, 3, 1, 0, 2, 2, 40]).await;
+        return None;
     }
     Some((false, socket.with_ahead(Bytes::copy_from_slice(&first[..read]))))
 }
@@ -222,7 +246,7 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
 }
 
 impl Downstream {
-    fn new(accepted: Accepted, socket: &Socket, http2: bool) -> Self {
+    fn new(accepted: Accepted, secured: Option<Secured>, socket: &Socket, http2: bool) -> Self {
         let forwarded_for = match accepted.peer {
             Peer::Ip(address) => {
                 HeaderValue::from_str(&address.ip().to_canonical().to_string()).ok()
@@ -236,6 +260,7 @@ impl Downstream {
             original: accepted.original,
             identity: accepted.identity,
             forwarded_for,
+            secured,
             http2,
             activity: socket.activity(),
             clock: Clock::new(Instant::now()),

@@ -54,7 +54,11 @@ pub(super) async fn forward(
         _ if upgrade.is_some() => false,
         Protocol::Http1 => false,
         Protocol::Http2 => true,
-        Protocol::Auto => exchange.fields.grpc,
+        Protocol::Auto if exchange.fields.grpc => true,
+        Protocol::Auto => match local.chosen_http2() {
+            Some(chosen) => chosen,
+            None => Box::pin(local.choose(&worker.rng)).await,
+        },
     };
     prepare_head(&mut exchange, route, http2, upgrade.as_ref());
     if !http2 && exchange.fields.lengths == 0 && !incoming.is_end_stream() {
@@ -146,7 +150,9 @@ fn prepare_head(
     if http2 {
         let trailers = fields.wants_trailers || fields.grpc;
         let target = exchange.target.as_ref().unwrap_or(&exchange.head.uri);
-        exchange.target = Some(headers::for_http2(&mut head, fields, target, host, trailers));
+        let tls = exchange.upstream.as_ref().is_some_and(|local| local.upstream.tls.is_some());
+        exchange.target =
+            Some(headers::for_http2(&mut head, fields, target, host, (tls, trailers)));
     } else {
         let written = fields.hosts == 1
             && route.rewrite_host.is_none()

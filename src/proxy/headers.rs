@@ -105,7 +105,8 @@ pub(super) fn forward(
         if let Some(host) = &fields.host {
             head.add(FORWARDED_HOST, host.clone());
         }
-        head.add(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        let scheme = if downstream.secured.is_some() { "https" } else { "http" };
+        head.add(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     head.add(VIA, downstream.local.via.clone());
     let kept = fields.request_id.then(|| head.came.get(&REQUEST_ID).cloned()).flatten();
@@ -180,7 +181,7 @@ pub(super) fn for_http2(
     fields: &RequestFields,
     target: &Uri,
     host: Option<&HeaderValue>,
-    wants_trailers: bool,
+    (tls, wants_trailers): (bool, bool),
 ) -> Uri {
     head.remove(&HOST, fields.hosts > 0);
     if wants_trailers {
@@ -188,7 +189,7 @@ pub(super) fn for_http2(
     }
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = target.path_and_query().cloned();
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = host
         .and_then(|host| Authority::try_from(host.as_bytes()).ok())
         .or_else(|| Some(Authority::from_static("localhost")));
@@ -227,7 +228,7 @@ mod tests {
         let mut head = Outbound { came: &mut came, added: &mut added, edited: false };
         let host = HeaderValue::from_static("articles:80");
         let target = Uri::from_static("/x?y");
-        let absolute = for_http2(&mut head, &fields, &target, Some(&host), true);
+        let absolute = for_http2(&mut head, &fields, &target, Some(&host), (false, true));
         assert_eq!(absolute, "http://articles:80/x?y");
         assert!(came.is_empty());
         assert_eq!(added, [(TE, HeaderValue::from_static("trailers"))]);

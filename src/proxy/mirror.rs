@@ -132,7 +132,7 @@ impl Copy {
         let to_http2 = match target.upstream.policy.protocol {
             Protocol::Http1 => false,
             Protocol::Http2 => true,
-            Protocol::Auto => exchange.fields.grpc,
+            Protocol::Auto => exchange.fields.grpc || local.chosen_http2() == Some(true),
         };
         let picked = {
             let plan = plan(worker, &local, to_http2, exchange.key, start);
@@ -140,7 +140,8 @@ impl Copy {
         };
         let body = body.copy(BEHIND);
         let mut head = Spare::of(exchange);
-        address(&mut head, exchange, route, mirror, (http2, to_http2), &body);
+        let tls = target.upstream.tls.is_some();
+        address(&mut head, exchange, route, mirror, (http2, to_http2, tls), &body);
         Ok(Self { entered, local, slot, picked, http2: to_http2, head, body, start })
     }
 
@@ -197,7 +198,7 @@ fn address(
     exchange: &Exchange,
     route: &Route,
     mirror: &Mirror,
-    (http2, to_http2): (bool, bool),
+    (http2, to_http2, tls): (bool, bool, bool),
     body: &RequestBody,
 ) {
     let host = route.rewrite_host.as_ref().or(exchange.fields.host.as_ref());
@@ -208,7 +209,8 @@ fn address(
         copy.headers.remove(TRANSFER_ENCODING);
         let mut head = Outbound { came: &mut copy.headers, added: &mut copy.added, edited: true };
         let trailers = exchange.fields.wants_trailers || exchange.fields.grpc;
-        copy.target = headers::for_http2(&mut head, &exchange.fields, &copy.target, host, trailers);
+        copy.target =
+            headers::for_http2(&mut head, &exchange.fields, &copy.target, host, (tls, trailers));
         return;
     }
     if http2 {

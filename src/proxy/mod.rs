@@ -33,6 +33,7 @@ mod reply;
 mod request;
 mod response;
 mod retries;
+mod secure;
 mod signal;
 mod stream;
 mod subject;

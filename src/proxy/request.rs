@@ -18,7 +18,7 @@ use super::connection::Downstream;
 use super::exchange::Exchange;
 use super::forward::forward;
 use super::response::ResponseBody;
-use super::{authorize, fault, rate_limit, reply, tunnel};
+use super::{authorize, fault, rate_limit, reply, secure, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
 pub(super) type Broken = h2::Error;
@@ -39,7 +39,14 @@ pub(super) fn handle(
     });
     async move {
         match begun {
-            Some((exchange, incoming)) => answer(exchange, incoming).await,
+            Some((exchange, incoming)) => {
+                let replaceable = secure::may_be_replaced(&exchange);
+                let mut answered = answer(exchange, incoming).await;
+                if let (Some(downstream), Ok(response)) = (replaceable, &mut answered) {
+                    secure::announce_end(&downstream, response);
+                }
+                answered
+            }
             None => Err(h2::Reason::REFUSED_STREAM.into()),
         }
     }

@@ -16,6 +16,10 @@ use super::connection::Downstream;
 use super::stream::Turn;
 use super::worker::Stop;
 
+/// How often a connection under TLS asks whether its certificates were replaced, where nothing else wakes it: a quarter of the
+/// time in which it then has to end.
+const LOOK: Duration = Duration::from_secs(15);
+
 /// What a connection's limits of time go by.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -166,6 +170,7 @@ where
         match watch.poll(cx, draining) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Verdict::HeadTimeout) => Poll::Ready(Ended::HeadTimeout),
+            Poll::Ready(Verdict::Look) => Poll::Pending,
             Poll::Ready(Verdict::Cut(reason)) => {
                 downstream.cut(reason);
                 Poll::Ready(Ended::Cut)
@@ -185,6 +190,8 @@ enum Verdict {
     ShutDown,
     HeadTimeout,
     Cut(Reason),
+    /// Nothing yet: look again.
+    Look,
 }
 
 /// The limits of time of one connection, on one alarm.
@@ -194,6 +201,8 @@ struct Watch<'a> {
     header: Option<Duration>,
     idle: Option<Duration>,
     ends_at: Option<Instant>,
+    /// When it is next asked whether the certificates were replaced; only under TLS.
+    look_at: Option<Instant>,
     armed: Option<Instant>,
     /// It was asked to end.
     ending: bool,
@@ -208,6 +217,7 @@ impl<'a> Watch<'a> {
             header: limits.and_then(|limits| limits.header_timeout),
             idle: limits.and_then(|limits| limits.idle),
             ends_at: limits.and_then(|limits| limits.max_age).map(|age| Instant::now() + age),
+            look_at: downstream.secured.as_ref().map(|_| Instant::now() + LOOK),
             armed: None,
             ending: false,
             downstream,
@@ -216,6 +226,9 @@ impl<'a> Watch<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>, draining: bool) -> Poll<Verdict> {
         if draining {
+            return self.shut_down();
+        }
+        if self.is_replaced() {
             return self.shut_down();
         }
         loop {
@@ -229,6 +242,13 @@ impl<'a> Watch<'a> {
             }
             ready!(self.alarm.poll_elapsed(cx));
             return match verdict {
+                Verdict::Look => {
+                    self.look_at = Some(Instant::now() + LOOK);
+                    if self.is_replaced() {
+                        return self.shut_down();
+                    }
+                    continue;
+                }
                 Verdict::Cut(Reason::StreamIdle) if self.downstream.has_moved() => continue,
                 // Asked again and still there: whoever is at the other end does not read.
                 Verdict::ShutDown if self.ending => Poll::Ready(Verdict::Cut(Reason::ClientGone)),
@@ -236,6 +256,18 @@ impl<'a> Watch<'a> {
                 verdict => Poll::Ready(verdict),
             };
         }
+    }
+
+    /// True when the connection is to be asked to end because its certificates were replaced. One of HTTP/1 is not, as its peer may
+    /// be sending a request, which would be lost: its next answer says that it ends ([`super::secure::announce_end`]). Where none
+    /// comes, it is closed at the end of the drain.
+    fn is_replaced(&self) -> bool {
+        let Some(secured) = &self.downstream.secured else { return false };
+        if self.ending {
+            return false;
+        }
+        let ends_at = if self.downstream.http2 { secured.ends_at() } else { secured.closes_at() };
+        ends_at.is_some_and(|at| Instant::now() >= at)
     }
 
     fn shut_down(&mut self) -> Poll<Verdict> {
@@ -246,6 +278,16 @@ impl<'a> Watch<'a> {
 
     /// The next limit, as the connection stands now.
     fn next(&self) -> (Option<Instant>, Verdict) {
+        let (next, verdict) = self.next_limit();
+        match self.look_at {
+            Some(look) if !self.ending && next.is_none_or(|next| look < next) => {
+                (Some(look), Verdict::Look)
+            }
+            _ => (next, verdict),
+        }
+    }
+
+    fn next_limit(&self) -> (Option<Instant>, Verdict) {
         let downstream = self.downstream;
         if downstream.clock.in_flight.get() > 0 {
             let clock = &downstream.clock;

@@ -11,6 +11,7 @@ mod hashing;
 mod hedging;
 mod mirror;
 mod rate_limit;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -33,6 +34,7 @@ pub use hashing::{HashBy, HashCookie};
 pub use hedging::Hedging;
 pub use mirror::{Mirror, MirrorTarget};
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
+pub use tls::ListenerTls;
 
 /// Everything in force.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub struct Listener {
     pub inbound: bool,
     /// Its connections are redirected here by the packet filter.
     pub original_destination: bool,
+    /// TLS; `None`: callers are spoken to in clear.
+    pub tls: Option<ListenerTls>,
     /// Who may call what. `None`: everyone everything.
     pub authorize: Option<Authorize>,
     /// What a peer may use.

@@ -16,9 +16,10 @@ use crate::base::error::{ProxyError, Reason};
 use crate::io::socket::Socket;
 use crate::io::tick::Tick;
 use crate::net::http2::StreamGuard;
-use crate::net::{Connect, Http1, Http2, Target};
+use crate::net::{Connect, ConnectError, Http1, Http2, MadeWith, Target};
 use crate::policy::limits::Resource;
 use crate::policy::retry_budget::RetryBudget;
+use crate::tls::Alpn;
 
 use super::Upstream;
 use super::connection::{Connection, Held, Place, SharedPlace};
@@ -81,7 +82,7 @@ impl LocalUpstream {
         self.pools.borrow().values().for_each(|(_, pool)| pool.close());
     }
 
-    fn pool(&self, endpoint: &Arc<Endpoint>) -> Rc<EndpointPool> {
+    pub(super) fn pool(&self, endpoint: &Arc<Endpoint>) -> Rc<EndpointPool> {
         let mut pools = self.pools.borrow_mut();
         let (_, pool) =
             pools.entry(endpoint.id).or_insert_with(|| (Arc::clone(endpoint), Rc::default()));
@@ -89,7 +90,7 @@ impl LocalUpstream {
     }
 
     /// A place for a new connection: a free one, or that of a connection which is kept unused.
-    fn place(&self) -> Option<Place> {
+    pub(super) fn place(&self) -> Option<Place> {
         let permit = self.upstream.limits.try_connection();
         permit.map(|permit| Place::new(permit, &self.upstream)).or_else(|| self.evict())
     }
@@ -148,9 +149,10 @@ impl LocalUpstream {
         match found {
             Found::Kept(kept) => Ok(Connection::kept(kept, pool)),
             Found::New(place) => {
-                let (socket, place) = self.open(endpoint, place).await?;
+                let opened = self.open(endpoint, Alpn::Http1, place).await?;
                 let interim = self.upstream.metrics.interim_dropped.clone();
-                let connection = Http1::new(socket, Instant::now(), interim);
+                let connection = Http1::new(opened.socket, Instant::now(), interim);
+                let (connection, place) = (connection.made_with(opened.made_with), opened.place);
                 Ok(Connection::http1(connection, place, pool))
             }
         }
@@ -210,12 +212,12 @@ impl LocalUpstream {
             Ok((connection, stream)) => return Ok(Made::Stream(connection, stream)),
             Err(place) => place,
         };
-        let (socket, place) = self.open(endpoint, place).await?;
-        let held = Held::new(place, Rc::clone(self));
+        let opened = self.open(endpoint, Alpn::Http2, place).await?;
+        let held = Held::new(opened.place, Rc::clone(self));
         let place = held.place();
         let interim = self.upstream.metrics.interim_dropped.clone();
-        match Http2::start(socket, Instant::now(), interim, held).await {
-            Ok(connection) => Ok(Made::New(connection, place)),
+        match Http2::start(opened.socket, Instant::now(), interim, held).await {
+            Ok(connection) => Ok(Made::New(connection.made_with(opened.made_with), place)),
             Err(error) => Err(self.failed(endpoint, &error)),
         }
     }
@@ -236,17 +238,34 @@ impl LocalUpstream {
             Some(place) => place,
             None => self.wait(&self.connections, tick, deadline, take).await?,
         };
-        let (socket, place) = self.open(endpoint, place).await?;
-        Ok((socket, Held::new(place, Rc::clone(self))))
+        let opened = self.open(endpoint, Alpn::None, place).await?;
+        Ok((opened.socket, Held::new(opened.place, Rc::clone(self))))
     }
 
-    async fn open(&self, endpoint: &Endpoint, place: Place) -> Result<(Socket, Place), ProxyError> {
+    pub(super) async fn open(
+        &self,
+        endpoint: &Endpoint,
+        alpn: Alpn,
+        place: Place,
+    ) -> Result<Opened, ProxyError> {
         let timeout = self.upstream.connect_timeout(endpoint);
-        let target = Target { address: endpoint.address.clone(), timeout };
-        match Connect.call(target).await {
+        let (mut tls, mut made_with) = (None, None);
+        if let Some(under) = &self.upstream.tls {
+            let Some((target, generation)) = under.target(endpoint, alpn) else {
+                let why = "a unix socket has no name to ask for: write `tls.sni`";
+                return Err(self.failed(endpoint, &why));
+            };
+            (tls, made_with) = (Some(target), generation);
+        }
+        let target = Target { address: endpoint.address.clone(), timeout, tls };
+        let connected = Connect.call(target).await;
+        if let Some(under) = &self.upstream.tls {
+            under.count(&connected);
+        }
+        match connected {
             Ok(socket) => {
                 self.upstream.metrics.connects_ok.inc();
-                Ok((socket, place))
+                Ok(Opened { socket, place, made_with })
             }
             Err(error) => {
                 drop(place);
@@ -262,19 +281,30 @@ impl LocalUpstream {
         }
     }
 
-    fn not_connected(&self, endpoint: &Endpoint, error: &io::Error, limit: Duration) -> ProxyError {
+    fn not_connected(
+        &self,
+        endpoint: &Endpoint,
+        error: &ConnectError,
+        limit: Duration,
+    ) -> ProxyError {
         let upstream = &self.upstream.name;
-        let why = match error.kind() {
-            io::ErrorKind::TimedOut => format!("no connection within {} ms", limit.as_millis()),
-            io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-            io::ErrorKind::NotFound => "no such socket".to_owned(),
+        let kind = match error {
+            ConnectError::Io(error) => Some(error.kind()),
+            ConnectError::Tls(_) => None,
+        };
+        let why = match kind {
+            Some(io::ErrorKind::TimedOut) => {
+                format!("no connection within {} ms", limit.as_millis())
+            }
+            Some(io::ErrorKind::ConnectionRefused) => "connection refused".to_owned(),
+            Some(io::ErrorKind::NotFound) => "no such socket".to_owned(),
             _ => error.to_string(),
         };
         let detail = format!("upstream {upstream}, endpoint {}: {why}", endpoint.address);
         ProxyError::new(Reason::ConnectFailed, detail)
     }
 
-    fn failed(&self, endpoint: &Endpoint, error: &impl std::fmt::Display) -> ProxyError {
+    pub(super) fn failed(&self, endpoint: &Endpoint, error: &impl std::fmt::Display) -> ProxyError {
         let upstream = &self.upstream.name;
         let detail = format!("upstream {upstream}, endpoint {}: {error}", endpoint.address);
         ProxyError::new(Reason::ConnectFailed, detail)
@@ -288,6 +318,13 @@ impl LocalUpstream {
             !(endpoint.is_retired() && pool.is_empty())
         });
     }
+}
+
+/// A connection that stands, before anything is said on it.
+pub(super) struct Opened {
+    pub(super) socket: Socket,
+    pub(super) place: Place,
+    pub(super) made_with: MadeWith,
 }
 
 /// Where an HTTP/2 request ended up.

@@ -12,6 +12,7 @@ mod queue;
 mod reuse;
 mod slot;
 mod subset;
+mod tls;
 mod worker;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
 pub use slot::Slot;
 pub use subset::Subset;
+pub use tls::UpstreamTls;
 pub use worker::LocalUpstreams;
 
 /// Connect timeout to a loopback or unix endpoint: the application beside us is there at once or not at all.
@@ -57,7 +59,7 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
-    /// HTTP/1.1, and HTTP/2 for gRPC.
+    /// What the endpoints choose under TLS, else HTTP/1.1; HTTP/2 for gRPC.
     Auto,
 }
 
@@ -109,6 +111,8 @@ pub struct Upstream {
     at_risk: AtomicU32,
     /// Who is taken out of traffic for failures; `None`: nobody.
     pub outliers: Option<Outliers>,
+    /// TLS; `None`: endpoints are spoken to in clear.
+    pub tls: Option<UpstreamTls>,
     /// Which of the endpoints that are found are used; `None`: all.
     pub subset: Option<Subset>,
     /// Where attempts go, if zones matter.
@@ -147,6 +151,7 @@ impl Upstream {
             balancer,
             outliers: None,
             originals: None,
+            tls: None,
             subset: None,
             zones: None,
             metrics,
@@ -161,6 +166,12 @@ impl Upstream {
     #[must_use]
     pub fn with_outliers(self, outliers: Option<Outliers>) -> Self {
         Self { outliers, ..self }
+    }
+
+    /// The same, spoken to under TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<UpstreamTls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// The same, with a part of the endpoints, and with its attempts counted by zone.

@@ -44,8 +44,13 @@ impl PoolPolicy {
         self.idle.unwrap_or(IDLE_HTTP1)
     }
 
-    fn allows(&self, used: u64, made: Instant, now: Instant) -> bool {
-        self.max_requests.is_none_or(|max| used < max)
+    fn allows_http1(&self, connection: &Http1, now: Instant) -> bool {
+        self.allows(connection.used(), connection.made(), connection.ends_at(), now)
+    }
+
+    fn allows(&self, used: u64, made: Instant, ends_at: Option<Instant>, now: Instant) -> bool {
+        ends_at.is_none_or(|at| now < at)
+            && self.max_requests.is_none_or(|max| used < max)
             && self.max_age.is_none_or(|max| now.saturating_duration_since(made) < max)
     }
 }
@@ -157,7 +162,7 @@ impl EndpointPool {
                 return None;
             }
             let connection = candidate.connection;
-            if connection.is_open() && policy.allows(connection.used(), connection.made(), now) {
+            if connection.is_open() && policy.allows_http1(&connection, now) {
                 return Some((connection, candidate.place));
             }
         }
@@ -177,7 +182,7 @@ impl EndpointPool {
             || !connection.is_open()
             // One is kept for the trial that follows.
             || (!idle.is_empty() && self.trust.borrow().rests())
-            || !policy.allows(connection.used(), connection.made(), now)
+            || !policy.allows_http1(&connection, now)
         {
             return;
         }
@@ -198,7 +203,9 @@ impl EndpointPool {
     pub(super) fn stream(&self, policy: &PoolPolicy, now: Instant) -> Option<(Http2, StreamGuard)> {
         let mut connections = self.http2.borrow_mut();
         connections.retain(|(connection, _)| {
-            !connection.is_closed() && policy.allows(connection.used(), connection.made(), now)
+            let (used, made, ends_at) =
+                (connection.used(), connection.made(), connection.ends_at());
+            !connection.is_closed() && policy.allows(used, made, ends_at, now)
         });
         let (connection, _) = connections.iter().find(|(connection, _)| connection.has_room())?;
         Some((connection.clone(), connection.open_stream()))
@@ -236,6 +243,7 @@ impl EndpointPool {
         self.idle.borrow_mut().retain(|idle| {
             !retired
                 && idle.connection.is_open()
+                && policy.allows_http1(&idle.connection, now)
                 && now.saturating_duration_since(idle.since) < limit
         });
         let limit = policy.idle.unwrap_or(IDLE_HTTP2);

@@ -1,7 +1,7 @@
 //! `endpoints` or `discover` of an upstream: as a URL where it says everything, else in the long form.
 
 use crate::config::node::Node;
-use crate::config::{ConsulService, Discover};
+use crate::config::{ConsulService, Discover, KubernetesPort, KubernetesService};
 
 use super::below;
 use super::write::{self, Writer, list, quoted, text};
@@ -21,6 +21,7 @@ pub(super) fn source(w: &mut Writer<'_>, discover: &Discover, upstream: Option<&
             w.leaf("discover", quoted(discover.source()), node);
         }
         Discover::Consul(service) => w.section("discover", |w| consul(w, service, node)),
+        Discover::Kubernetes(service) => w.section("discover", |w| kubernetes(w, service, node)),
     }
 }
 
@@ -41,6 +42,28 @@ fn consul(w: &mut Writer<'_>, consul: &ConsulService, node: Option<&Node>) {
         match &consul.token_file {
             Some(path) => w.leaf("token_file", quoted(path.display()), at("token_file")),
             None => w.note("token_file: none"),
+        }
+    });
+}
+
+fn kubernetes(w: &mut Writer<'_>, service: &KubernetesService, node: Option<&Node>) {
+    let long = below(node, "k8s", "");
+    let at = |key| if long.is_some() { below(long, key, "") } else { node };
+    w.section("k8s", |w| {
+        w.leaf("namespace", text(&service.namespace), at("namespace"));
+        w.leaf("service", text(&service.service), at("service"));
+        let port = match &service.port {
+            KubernetesPort::Named(name) => text(name),
+            KubernetesPort::Number(number) => number.to_string(),
+        };
+        w.leaf("port", port, at("port"));
+        match &service.kubeconfig {
+            Some(path) => w.leaf("kubeconfig", quoted(path.display()), at("kubeconfig")),
+            None => w.note("kubeconfig: none, the credentials of the pod"),
+        }
+        match &service.context {
+            Some(context) => w.leaf("context", text(context), at("context")),
+            None => w.note("context: the current one of the kubeconfig"),
         }
     });
 }

@@ -4,6 +4,7 @@
 mod consul;
 mod dns;
 mod file;
+mod kubernetes;
 mod original;
 mod srv;
 
@@ -28,6 +29,7 @@ const PROVIDERS: &[Provider] = &[
     Provider { scheme: "dns", url: dns::url, map: dns::map },
     Provider { scheme: "dns+srv", url: srv::url, map: srv::map },
     Provider { scheme: "consul", url: consul::url, map: consul::map },
+    Provider { scheme: "k8s", url: kubernetes::url, map: kubernetes::map },
     Provider { scheme: "file", url: file::url, map: file::map },
     Provider { scheme: "original", url: original::url, map: original::map },
 ];

@@ -9,7 +9,7 @@ use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::{Action, Direction, Listener, ListenerLimits, ListenerProtocol, RouteMatch};
 
-use super::{At, Fields, action, authorize};
+use super::{At, Fields, action, authorize, tls};
 
 /// Every listener, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Listener>> {
@@ -22,6 +22,7 @@ pub(super) fn defaults(at: At<'_>) -> Option<()> {
     let fields = at.fields(&keys::LISTENER_DEFAULTS)?;
     let protocol = protocol(&fields);
     fields.read("direction", |at| direction(&at));
+    fields.read("tls", tls::listener);
     limits(fields.get("limits"), protocol);
     fields.read("authorize", |at| authorize::authorize(&at, protocol));
     Some(())
@@ -38,6 +39,9 @@ fn one(at: &At<'_>) -> Option<Listener> {
     let limits = limits(fields.get("limits"), protocol);
     let original = fields.read("original_destination", |at| original(&at, bind.as_ref()));
     let authorize = fields.read("authorize", |at| authorize::authorize(&at, protocol));
+    let tls = fields
+        .get("tls")
+        .and_then(|at| tls::listener(at).flatten().map(|tls| tls::complete_listener(&at, tls)));
     let routes =
         fields.required("routes").map(|at| routes(&at, name.unwrap_or_default(), protocol));
     let (name, bind, routes) = (name?.to_owned(), bind?, routes?);
@@ -48,6 +52,7 @@ fn one(at: &At<'_>) -> Option<Listener> {
         protocol,
         direction,
         original_destination,
+        tls,
         authorize,
         limits,
         routes,

@@ -29,7 +29,7 @@ pub(super) fn slow_start(at: At<'_>) -> Option<Option<Duration>> {
 }
 
 /// `never` as `None`, or what `read` makes of anything else.
-fn never_or<'a, T>(
+pub(super) fn never_or<'a, T>(
     at: At<'a>,
     wanted: &str,
     read: impl FnOnce(At<'a>) -> Option<T>,

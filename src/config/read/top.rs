@@ -12,7 +12,7 @@ use crate::config::{
     AccessLog, Admin, Config, Dns, Listener, LogFilter, LogTarget, Metrics, Runtime,
 };
 
-use super::{At, Fields, Reader, listener, upstream};
+use super::{At, Fields, Reader, listener, tls, upstream};
 
 /// Everything that can be read of the file; whole only where nothing was reported.
 pub(in crate::config) fn config(reader: &Reader<'_>, root: &Node) -> Option<Config> {
@@ -20,6 +20,8 @@ pub(in crate::config) fn config(reader: &Reader<'_>, root: &Node) -> Option<Conf
     let fields = at.fields(&keys::FILE)?;
     // Before what they are merged into, so that a mistake in them is told with its own place.
     fields.read("defaults", defaults);
+    let identity = fields.read("identity", tls::identity);
+    reader.identity.replace(identity.clone().unwrap_or_default());
     let mut config = Config {
         service: fields.read("service", label).unwrap_or_else(|| "outrigger".to_owned()),
         zone: fields.read("zone", label).unwrap_or_default(),
@@ -31,6 +33,7 @@ pub(in crate::config) fn config(reader: &Reader<'_>, root: &Node) -> Option<Conf
         access_log: access_log(fields.get("access_log")),
         metrics: metrics(fields.get("metrics")),
         dns: dns(fields.get("dns")),
+        identity,
         listeners: listeners(&fields),
         upstreams: fields.read("upstreams", upstream::all).unwrap_or_default(),
     };

@@ -11,7 +11,7 @@ use crate::config::{
     Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
-use super::{At, Fields, balance, discover, endpoints, gate, health, listener, outliers};
+use super::{At, Fields, balance, discover, endpoints, gate, health, listener, outliers, tls};
 
 /// Every upstream, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Upstream>> {
@@ -61,6 +61,7 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
         name,
         discover,
         protocol: protocol.unwrap_or(UpstreamProtocol::Auto),
+        tls: fields.read("tls", tls::upstream).flatten(),
         connect_timeout: fields.read("connect_timeout", |at| at.span_of_time()),
         balance: fields.read("balance", balance::balancing).unwrap_or_default(),
         subset: BTreeMap::new(),

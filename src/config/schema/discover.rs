@@ -39,6 +39,7 @@ pub(super) fn discover() -> Value {
             ("dns+srv", "SRV records of a name.", srv()),
             ("dns", "A and AAAA records of a name.", dns()),
             ("consul", "Healthy instances of a service in Consul.", consul()),
+            ("k8s", "EndpointSlices of a Kubernetes service.", kubernetes()),
             ("file", "A list as under `endpoints`, in YAML or JSON.", file()),
         ],
     );
@@ -50,6 +51,7 @@ pub(super) fn discover() -> Value {
         pattern("^original://$"),
         pattern("^file:///.*[^/]$"),
         pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
+        pattern("^k8s://[a-z0-9-]+/[a-z0-9-]+:[a-z0-9-]+$"),
         long,
     ])
 }
@@ -86,6 +88,24 @@ fn consul() -> Value {
             ("datacenter", "Default: the agent's own.", text()),
             ("passing", "Without instances that have a warning. Default false.", boolean()),
             ("token_file", "Where the ACL token stands; read with each question.", text()),
+        ],
+    )
+}
+
+fn kubernetes() -> Value {
+    object(
+        "`discover.k8s`",
+        &["namespace", "service", "port"],
+        vec![
+            ("namespace", "The service's.", text()),
+            ("service", "Its name.", text()),
+            (
+                "port",
+                "The name that the service gave it, or the pods' own number.",
+                any_of(vec![text(), integer(1, 65_535)]),
+            ),
+            ("kubeconfig", "How the API server is reached. Default: as a pod reaches it.", text()),
+            ("context", "Of the kubeconfig. Default: its current one.", text()),
         ],
     )
 }

@@ -5,7 +5,7 @@ mod health;
 use serde_json::{Value, json};
 
 use super::parts::{any_of, duration, integer, object, rate, share, unlimited_or, words};
-use super::{Properties, balance, discover, gate, outliers};
+use super::{Properties, balance, discover, gate, outliers, tls};
 
 pub(super) fn upstream() -> Value {
     let mut upstream = object("an upstream", &[], upstream_keys());
@@ -22,6 +22,7 @@ pub(super) fn upstream_keys() -> Properties {
             discover::discover(),
         ),
         ("protocol", "What is spoken to it. Default auto.", words(&["http1", "http2", "auto"])),
+        ("tls", "TLS towards endpoints. Default never.", tls::upstream()),
         ("connect_timeout", "Default 1s, and 250ms to a loopback endpoint.", duration()),
         (
             "pool",

@@ -118,6 +118,13 @@ told! {
     consul_long_form_with_mistakes: upstream("discover: { consul: { address: consul.internal, service: \"\", token_file: token, dc: dc1 } }");
 }
 
+// Kubernetes.
+told! {
+    kubernetes_without_a_namespace: upstream("discover: k8s://articles:http");
+    kubernetes_without_a_port: upstream("discover: k8s://blog/articles");
+    kubernetes_names_that_nothing_has: upstream("discover: { k8s: { namespace: Blog, service: articles.blog, port: 0, kubeconfig: config } }");
+}
+
 // Balancing.
 told! {
     hash_items_that_are_wrong: route("to: articles\nhash: [\"header:x user\", \"cookie:a b\", source, \"query:\", { cookie: { name: sid, ttl: 1500ms } }, { cookie: { ttl: 1h } }]");

@@ -5,7 +5,7 @@ use crate::health::{Check, Probe};
 use crate::policy::health::HealthSettings;
 
 /// What the endpoints of an upstream are checked for: over the protocol of its requests, and as one of their callers
-/// would ask. `auto` speaks HTTP/1.1 to all but gRPC.
+/// would ask. What is in force of its TLS is put in by whoever starts the check. `auto` speaks HTTP/1.1 to all but gRPC.
 pub(in crate::control) fn health(config: &config::Upstream) -> Option<Check> {
     let health = config.health.as_ref()?;
     let probe = match &health.probe {
@@ -23,7 +23,7 @@ pub(in crate::control) fn health(config: &config::Upstream) -> Option<Check> {
         (Some(host), _) => Some(host.as_str().into()),
         (None, _) => config.discover.host().map(Into::into),
     };
-    Some(Check { probe, host, settings: settings(health) })
+    Some(Check { probe, host, tls: None, settings: settings(health) })
 }
 
 /// When an endpoint is checked, and what results amount to.

@@ -141,7 +141,7 @@ impl Asker {
         let mut failed = None;
         for ip in addresses {
             let address = Address::Tcp((ip, self.settings.query.port).into());
-            let target = Target { address, timeout: CONNECT_TIMEOUT };
+            let target = Target { address, timeout: CONNECT_TIMEOUT, tls: None };
             match Connect.call(target).await {
                 Ok(socket) => {
                     return Ok(Http1::new(socket, Instant::now(), metrics::unseen()));

@@ -206,7 +206,7 @@ impl From<Ended> for BrokenBody {
     fn from(ended: Ended) -> Self {
         match ended {
             Ended::Closed => Self::Closed,
-            Ended::Reset | Ended::Request => Self::Reset,
+            Ended::Reset | Ended::Request | Ended::Refused(_) => Self::Reset,
         }
     }
 }

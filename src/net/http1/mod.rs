@@ -29,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 
-use super::{RequestHead, ResponseBody, SendFailure, UpstreamResponse};
+use super::{MadeWith, RequestHead, ResponseBody, SendFailure, UpstreamResponse};
 
 pub use body::Http1Body;
 
@@ -42,19 +42,32 @@ use wire::{Awaited, Wire};
 pub struct Http1 {
     wire: Rc<RefCell<Wire>>,
     made: Instant,
+    made_with: MadeWith,
     used: u64,
 }
 
 impl Http1 {
     /// Speaks HTTP/1.1 on a connected socket. `interim` counts answers that are not passed on (1xx but 100 and 101).
     pub fn new(socket: Socket, now: Instant, interim: IntCounter) -> Self {
-        Self { wire: Rc::new(RefCell::new(Wire::new(socket, interim))), made: now, used: 0 }
+        let wire = Rc::new(RefCell::new(Wire::new(socket, interim)));
+        Self { wire, made: now, made_with: None, used: 0 }
+    }
+
+    /// The same, made with a set of certificates.
+    #[must_use]
+    pub fn made_with(self, made_with: MadeWith) -> Self {
+        Self { made_with, ..self }
+    }
+
+    /// When it takes no further request because its set was replaced.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.made_with.as_ref()?.ends_at(self.made)
     }
 
     /// True when it may carry another request: the last one and its answer have ended, and the peer has neither closed it nor
     /// said anything since.
     pub fn is_open(&self) -> bool {
-        self.wire.borrow().is_open()
+        self.wire.borrow_mut().is_open()
     }
 
     /// True when an earlier request was sent on it: it may be closing just now. Asked before the next is sent.

@@ -141,7 +141,12 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
             {
                 match Pin::new(body).poll_frame(cx) {
                     Poll::Ready(frame) => self.take(frame)?,
-                    Poll::Pending if self.is_written() => return Poll::Pending,
+                    Poll::Pending if self.is_written() => {
+                        return match Pin::new(socket).poll_flush(cx) {
+                            Poll::Ready(Err(_)) => Poll::Ready(Err(Halt::Broken)),
+                            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                        };
+                    }
                     Poll::Pending => {}
                 }
             }
@@ -151,7 +156,9 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Outgoing<B> {
                     Ok(sent) => self.advance(sent),
                 }
             } else if self.body.is_none() {
-                return Poll::Ready(Ok(()));
+                // TLS keeps what its socket did not take.
+                let flushed = ready!(Pin::new(socket).poll_flush(cx));
+                return Poll::Ready(flushed.map_err(|_| Halt::Broken));
             }
         }
     }

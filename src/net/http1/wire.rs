@@ -9,6 +9,7 @@ use prometheus::IntCounter;
 use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 use crate::net::SendFailure;
+use crate::tls::handshake;
 
 use super::blocks;
 use super::head::{self, Head, Malformed, Scan};
@@ -26,6 +27,8 @@ pub(super) struct Wire {
     pub(super) outgoing: Outgoing<RequestBody>,
     /// Between a request's first byte and its answer's last.
     busy: bool,
+    /// Nothing has come on it yet.
+    fresh: bool,
     /// The last read found no room for more.
     full: bool,
     /// Who waits for the answer while the request is sent by a task of its own.
@@ -63,6 +66,8 @@ pub(super) enum Ended {
     Reset,
     /// The request's body has failed.
     Request,
+    /// The peer has ended the TLS handshake, after ours was done, because it does not take us.
+    Refused(String),
 }
 
 impl Wire {
@@ -72,6 +77,7 @@ impl Wire {
             unread: Bytes::new(),
             outgoing: Outgoing::default(),
             busy: false,
+            fresh: true,
             full: false,
             reader: None,
             interim,
@@ -80,8 +86,8 @@ impl Wire {
 
     /// True when it may carry another request: none is under way, and nothing has come that nobody asked for, nor the end.
     /// Costs no system call where nothing has come.
-    pub(super) fn is_open(&self) -> bool {
-        !self.busy && self.socket.as_ref().is_some_and(Socket::is_quiet)
+    pub(super) fn is_open(&mut self) -> bool {
+        !self.busy && self.socket.as_mut().is_some_and(Socket::is_quiet)
     }
 
     #[cfg(test)]
@@ -123,7 +129,10 @@ impl Wire {
                 }
             }
             match ready!(self.poll_more(cx, false)) {
-                Ok(()) => awaited.begun = true,
+                Ok(()) => {
+                    awaited.begun = true;
+                    self.fresh = false;
+                }
                 Err(ended) => return Poll::Ready(Err(self.unanswered(&ended, awaited.begun))),
             }
         }
@@ -159,10 +168,12 @@ impl Wire {
     /// What is certain when the connection ends before the answer's head.
     fn unanswered(&self, ended: &Ended, begun: bool) -> SendFailure {
         match ended {
+            // It was still shaking hands: what was sent has reached nobody.
+            Ended::Refused(why) if !begun && self.fresh => SendFailure::PeerRefused(why.clone()),
             _ if !self.outgoing.has_begun() => SendFailure::NotSent,
             _ if !begun => SendFailure::Closed,
             Ended::Closed => SendFailure::Protocol("the head breaks off".to_owned()),
-            Ended::Reset | Ended::Request => SendFailure::Reset,
+            Ended::Reset | Ended::Request | Ended::Refused(_) => SendFailure::Reset,
         }
     }
 
@@ -181,7 +192,10 @@ impl Wire {
         let piece = match ready!(blocks::poll_read(socket, cx, large || self.full)) {
             Ok(piece) if piece.bytes.is_empty() => return Poll::Ready(Err(Ended::Closed)),
             Ok(piece) => piece,
-            Err(_) => return Poll::Ready(Err(Ended::Reset)),
+            Err(error) => {
+                let refused = handshake::refusal(&error).map(Ended::Refused);
+                return Poll::Ready(Err(refused.unwrap_or(Ended::Reset)));
+            }
         };
         self.full = piece.full;
         if self.unread.is_empty() {

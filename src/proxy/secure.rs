@@ -1,0 +1,148 @@
+//! The beginning of a connection on a listener with `tls`: TLS or not, and the handshake.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Response, StatusCode};
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use crate::io::socket::Socket;
+use crate::metrics::HandshakeFailure;
+use crate::snapshot::ListenerTls;
+use crate::tls::handshake::{self, HandshakeError};
+use crate::tls::peer;
+use crate::tls::rotation::Generation;
+
+use super::connection::{Accepted, Downstream};
+use super::exchange::Exchange;
+
+/// How long a handshake may take where the listener's `header_timeout` is unlimited.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The first byte of a TLS record that holds a handshake (RFC 8446 §5.1).
+pub(super) const HANDSHAKE: u8 = 22;
+
+/// What a client that begins with HTTP/1 is told before it is closed on.
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 26\r\nconnection: close\r\nx-outrigger-reason: plain_text\r\n\r\nthis port speaks TLS only\n";
+
+/// What a connection under TLS was made with.
+#[derive(Debug)]
+pub(super) struct Secured {
+    generation: Arc<Generation<Arc<ServerConfig>>>,
+    made: Instant,
+    /// HTTP/2 was agreed on, or HTTP/1; `None`: nothing was.
+    pub(super) http2: Option<bool>,
+}
+
+impl Secured {
+    /// When the connection has to be asked to end, because its certificates were replaced.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        self.generation.ends_at(self.made)
+    }
+
+    /// When it has to end although its peer may be about to send a request.
+    pub(super) fn closes_at(&self) -> Option<Instant> {
+        self.generation.closes_at()
+    }
+}
+
+/// The connection of a request, where it may have to end because its certificates were replaced and its next answer says so:
+/// HTTP/1 under TLS.
+pub(super) fn may_be_replaced(exchange: &Exchange) -> Option<Rc<Downstream>> {
+    let downstream = &exchange.downstream;
+    let replaceable = downstream.secured.is_some()
+        && !downstream.http2
+        && exchange.head.method != Method::CONNECT;
+    replaceable.then(|| Rc::clone(downstream))
+}
+
+/// Says with an answer that it is the connection's last, where its certificates were replaced and its time has come. No request
+/// can be on its way then, as none can be told to a caller that is not waiting.
+pub(super) fn announce_end<B>(downstream: &Downstream, response: &mut Response<B>) {
+    let Some(at) = downstream.secured.as_ref().and_then(Secured::ends_at) else { return };
+    if Instant::now() >= at && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// Begins TLS on a connection: what is behind it, and what it was made with; nothing where the listener serves connections in
+/// clear as well and this is one. `None`: it has ended. Notes in `accepted` who the peer is.
+pub(super) async fn begin(
+    accepted: &mut Accepted,
+    tls: &ListenerTls,
+    socket: Socket,
+) -> Option<(Socket, Option<Secured>)> {
+    let limit = accepted.active.listener.limits.header_timeout.unwrap_or(LONGEST);
+    let mut alarm = accepted.worker.tick.alarm();
+    alarm.set(Some(Instant::now() + limit));
+    let opened = tokio::select! {
+        opened = open(tls, socket) => opened,
+        () = alarm.elapsed() => Err(HandshakeError {
+            reason: HandshakeFailure::Timeout,
+            detail: format!("not done within {} ms", limit.as_millis()),
+        }),
+    };
+    match opened {
+        Ok((socket, secured)) => {
+            if let Some(session) = socket.tls() {
+                accepted.identity = peer::of_session(session).map(Arc::new);
+                handshake::count(&tls.handshakes, session, session.peer_certificates().is_some());
+            }
+            Some((socket, secured))
+        }
+        Err(error) => {
+            failed(accepted, tls, &error);
+            None
+        }
+    }
+}
+
+async fn open(
+    tls: &ListenerTls,
+    mut socket: Socket,
+) -> Result<(Socket, Option<Secured>), HandshakeError> {
+    let mut first = [0; 16];
+    let read = match socket.read(&mut first).await {
+        Ok(0) | Err(_) => {
+            let detail = "the peer closed the connection before it said anything".to_owned();
+            return Err(HandshakeError { reason: HandshakeFailure::Closed, detail });
+        }
+        Ok(read) => read,
+    };
+    let begun = first[0];
+    let socket_again = |socket: Socket| socket.with_ahead(Bytes::copy_from_slice(&first[..read]));
+    if begun != HANDSHAKE {
+        if tls.server.settings().plain_text {
+            return Ok((socket_again(socket), None));
+        }
+        if begun.is_ascii_uppercase() && tls.server.settings().http {
+            // Whoever it is waits for an answer in HTTP.
+            let _gone = socket.write_all(NOT_TLS).await;
+            let _gone = socket.shutdown().await;
+        }
+        let detail = "the connection does not begin with TLS".to_owned();
+        return Err(HandshakeError { reason: HandshakeFailure::PlainText, detail });
+    }
+    let generation = tls.server.current();
+    let stream = handshake::accept(Arc::clone(&generation.value), socket_again(socket)).await?;
+    let http2 = handshake::agreed_http2(stream.get_ref().1);
+    Ok((Socket::from_tls(stream), Some(Secured { generation, made: Instant::now(), http2 })))
+}
+
+fn failed(accepted: &Accepted, tls: &ListenerTls, error: &HandshakeError) {
+    tls.handshakes.failed(error.reason);
+    let (listener, peer) = (&accepted.active.listener.name, accepted.peer);
+    let reason = error.reason.word();
+    match error.reason {
+        // Checks of a port by load balancers look like this, every few seconds.
+        HandshakeFailure::Closed => {
+            tracing::debug!(%listener, %peer, reason, %error, "TLS handshake failed");
+        }
+        _ => tracing::info!(%listener, %peer, reason, %error, "TLS handshake failed"),
+    }
+}
