@@ -48,3 +48,11 @@ pub struct UpstreamTls {
     /// Who the endpoints are; empty: whoever has a certificate for the name that is asked for.
     pub verify: Vec<IdentityPattern>,
 }
+
+impl UpstreamTls {
+    /// The DNS name under `verify`, where there is one that names a single host: it is asked for where `sni` is not written.
+    pub fn asked_name(&self) -> Option<String> {
+        let mut names = self.verify.iter().map(ToString::to_string);
+        names.find(|name| !name.contains(['*', '/']))
+    }
+}

@@ -392,3 +392,6 @@ fn is_encrypted(text: &[u8]) -> bool {
     let marks: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
     marks.iter().any(|mark| text.windows(mark.len()).any(|window| window == *mark))
 }
+
+#[cfg(test)]
+mod tests;

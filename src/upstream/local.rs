@@ -15,7 +15,7 @@ use crate::balance::endpoint::Endpoint;
 use crate::base::error::{ProxyError, Reason};
 use crate::io::socket::Socket;
 use crate::io::tick::Tick;
-use crate::net::http2::StreamGuard;
+use crate::net::http2::{NotStarted, StreamGuard};
 use crate::net::{Connect, ConnectError, Http1, Http2, MadeWith, Target};
 use crate::policy::limits::Resource;
 use crate::policy::retry_budget::RetryBudget;
@@ -218,8 +218,18 @@ impl LocalUpstream {
         let interim = self.upstream.metrics.interim_dropped.clone();
         match Http2::start(opened.socket, Instant::now(), interim, held).await {
             Ok(connection) => Ok(Made::New(connection.made_with(opened.made_with), place)),
-            Err(error) => Err(self.failed(endpoint, &error)),
+            Err(error) => Err(self.not_started(endpoint, &error)),
         }
+    }
+
+    /// Under TLS 1.3 an endpoint that does not take our certificate says so only after the handshake.
+    pub(super) fn not_started(&self, endpoint: &Endpoint, error: &NotStarted) -> ProxyError {
+        if self.upstream.tls.is_none() {
+            return self.failed(endpoint, error);
+        }
+        let why =
+            "ended after the TLS handshake: it does not take our certificate, or speaks no HTTP/2";
+        self.failed(endpoint, &why)
     }
 
     /// Opens a socket to `endpoint` under the upstream's limit of connections. What is returned beside it must live as

@@ -182,7 +182,7 @@ impl LocalUpstream {
                 Some(true)
             }
             Err(error) => {
-                maker.fail(&self.failed(&endpoint, &error));
+                maker.fail(&self.not_started(&endpoint, &error));
                 None
             }
         }

@@ -1,10 +1,11 @@
 //! `identity`, `tls`.
 
+use crate::base::address::Address;
 use crate::base::certificates::{Authorities, CertificateFiles};
 use crate::base::identity::IdentityPattern;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys;
-use crate::config::{ClientCert, ListenerTls, PlainText, UpstreamTls};
+use crate::config::{ClientCert, Discover, ListenerTls, PlainText, Upstream, UpstreamTls};
 
 use super::outliers::never_or;
 use super::{At, Fields, top};
@@ -79,6 +80,18 @@ pub(super) fn upstream(at: At<'_>) -> Option<Option<UpstreamTls>> {
         files.ca.get_or_insert(Authorities::System);
         Some(UpstreamTls { files, sni, verify: verify.unwrap_or_default() })
     })
+}
+
+/// A unix socket has no address that a certificate could be for: somebody has to be named.
+pub(super) fn name_of_sockets(fields: &Fields<'_>, upstream: &Upstream) {
+    let (Some(tls), Some(at)) = (&upstream.tls, fields.get("tls")) else { return };
+    let Discover::Endpoints(endpoints) = &upstream.discover else { return };
+    let unix = endpoints.iter().any(|spec| matches!(spec.address, Address::Unix(_)));
+    if unix && tls.sni.is_none() && tls.asked_name().is_none() {
+        let message = "nothing says which name a unix socket is asked for";
+        let error = Diagnostic::error("missing-key", at.place, message).at(at.path);
+        at.push(error.label("write `sni`"));
+    }
 }
 
 fn files(fields: &Fields<'_>) -> CertificateFiles {

@@ -47,6 +47,7 @@ fn one(at: &At<'_>) -> Option<Upstream> {
         let message = "`original://` has no endpoints to check";
         health.push(health.error("contradiction", message).label("remove `health`"));
     }
+    tls::name_of_sockets(&fields, &upstream);
     (known && name.is_some()).then_some(upstream)
 }
 

@@ -108,6 +108,19 @@ told! {
     breaker_that_a_hanging_upstream_never_opens: upstream("endpoints: [127.0.0.1:1]\nlimits: { in_flight: 10 }\nbreaker: { min_requests: 20 }");
 }
 
+// TLS.
+told! {
+    tls_without_a_certificate: listener("bind: 127.0.0.1:1\ntls: { client_cert: required }\nroutes: [{ to: articles }]");
+    tls_that_contradicts_itself: listener("bind: 127.0.0.1:1\ntls: { cert: /c, allow: [\"spiffe://blog/ns/*/sa\", \"*\", web internal] }\nroutes: [{ to: articles }]");
+    tls_turned_off_with_a_wrong_word: listener("bind: 127.0.0.1:1\ntls: off\nroutes: [{ to: articles }]");
+    tls_in_words_of_other_proxies: listener("bind: 127.0.0.1:1\ntls: { certificate: /c, private_key: /k, mode: strict }\nroutes: [{ to: articles }]");
+    tls_of_an_upstream_with_mistakes: upstream("endpoints: [127.0.0.1:1]\ntls: { sni: \"https://articles\", verify: [], ca: ca.crt }");
+    tls_to_a_unix_socket_without_a_name: upstream("endpoints: [unix:/run/app.sock]\ntls: { verify: \"spiffe://blog/ns/web/*\" }");
+    identity_without_a_key: top("identity: { cert: /certs/tls.crt, ca: certs/ca.crt }");
+    plain_text_beside_an_identity: format!("identity: {{ cert: /c, key: /k }}\n{}", upstream("endpoints: [\"192.0.2.1:80\"]"));
+    plain_text_beside_required_certificates: format!("identity: {{ cert: /c, key: /k, ca: /a }}\n{}", listener("bind: 127.0.0.1:1\ntls: { client_cert: required, plain_text: accept }\nroutes: [{ to: articles }]"));
+}
+
 // Consul.
 told! {
     consul_without_a_service: upstream("discover: consul://127.0.0.1:8500");

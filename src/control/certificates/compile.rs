@@ -50,15 +50,12 @@ pub(super) fn server(tls: &config::ListenerTls, http: bool) -> ServerSettings {
 /// The TLS of an upstream with the name that is asked for, and its rules.
 pub(super) fn client(upstream: &config::Upstream) -> Option<(config::UpstreamTls, ClientSettings)> {
     let mut tls = upstream.tls.clone()?;
-    let verified = || {
-        let mut names = tls.verify.iter().map(ToString::to_string);
-        names.find(|name| !name.contains(['*', '/']))
-    };
+    let verified = tls.asked_name();
     let looked_up = || match &upstream.discover {
         Discover::Dns { host, .. } => Some(host.clone()),
         _ => None,
     };
-    tls.sni = tls.sni.clone().or_else(verified).or_else(looked_up);
+    tls.sni = tls.sni.clone().or(verified).or_else(looked_up);
     let name = tls.sni.as_ref().and_then(|name| ServerName::try_from(name.clone()).ok());
     let settings = ClientSettings { name, verify: tls.verify.clone() };
     Some((tls, settings))

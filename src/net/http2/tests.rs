@@ -27,13 +27,12 @@ async fn pair() -> (Http2, Peer, IntCounter) {
 }
 
 /// The next request, with the peer's connection driven by a task from then on.
-async fn next(mut peer: Peer) -> (Answering, tokio::task::JoinHandle<Peer>) {
+async fn next(mut peer: Peer) -> Answering {
     let request = peer.accept().await.unwrap().unwrap();
-    let driving = tokio::task::spawn_local(async move {
+    drop(tokio::task::spawn_local(async move {
         while peer.accept().await.is_some_and(|accepted| accepted.is_ok()) {}
-        peer
-    });
-    (request, driving)
+    }));
+    request
 }
 
 async fn ask(http2: &mut Http2) -> Result<UpstreamResponse, SendFailure> {
@@ -51,18 +50,17 @@ fn a_response_that_is_dropped_resets_its_stream() {
     run(async {
         let (mut http2, peer, _) = pair().await;
         let peer = async {
-            let ((_, mut respond), driving) = next(peer).await;
+            let (_, mut respond) = next(peer).await;
             let mut stream = respond.send_response(head(), false).unwrap();
             stream.send_data(Bytes::from_static(b"some"), false).unwrap();
-            let reason = poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
-            (reason, driving)
+            poll_fn(|cx| stream.poll_reset(cx)).await.unwrap()
         };
         let asking = async {
             let response = ask(&mut http2).await.unwrap();
             let mut body = response.into_body();
             assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "some");
         };
-        let ((reason, _driving), ()) = tokio::join!(peer, asking);
+        let (reason, ()) = tokio::join!(peer, asking);
         assert_eq!(reason, H2Reason::CANCEL);
         assert!(!http2.is_closed());
     });
@@ -74,18 +72,17 @@ fn a_response_is_whole_only_where_the_peer_has_ended_it() {
         for code in [H2Reason::CANCEL, H2Reason::NO_ERROR, H2Reason::INTERNAL_ERROR] {
             let (mut http2, peer, _) = pair().await;
             let peer = async {
-                let ((_, mut respond), driving) = next(peer).await;
+                let (_, mut respond) = next(peer).await;
                 let mut stream = respond.send_response(head(), false).unwrap();
                 stream.send_data(Bytes::from_static(b"some"), false).unwrap();
                 tokio::task::yield_now().await;
                 stream.send_reset(code);
-                driving
             };
             let asking = async {
                 let collected = ask(&mut http2).await.unwrap().into_body().collect().await;
                 assert!(matches!(collected, Err(BrokenBody::Http2(_))), "{code}");
             };
-            let (_driving, ()) = tokio::join!(peer, asking);
+            let ((), ()) = tokio::join!(peer, asking);
         }
     });
 }
@@ -95,16 +92,15 @@ fn interim_answers_are_counted_and_left_out() {
     run(async {
         let (mut http2, peer, interim) = pair().await;
         let peer = async {
-            let ((_, mut respond), driving) = next(peer).await;
+            let (_, mut respond) = next(peer).await;
             for _ in 0..3 {
                 let early = Response::builder().status(103).body(()).unwrap();
                 respond.send_informational(early).unwrap();
                 tokio::task::yield_now().await;
             }
             respond.send_response(head(), true).unwrap();
-            driving
         };
-        let (_driving, response) = tokio::join!(peer, ask(&mut http2));
+        let ((), response) = tokio::join!(peer, ask(&mut http2));
         let response = response.unwrap();
         assert_eq!((response.status().as_u16(), interim.get()), (200, 3));
         assert!(response.into_body().is_end_stream());
