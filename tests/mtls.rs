@@ -288,4 +288,5 @@ fn a_request_that_met_a_refusal_did_not_run_and_may_be_sent_again() {
     );
     assert!(line["attempts"].as_u64().unwrap() > 1, "it is safe to try again: {line}");
     assert!(upstream.requests().is_empty());
+    assert!(near.metrics().sum(UP_FAILED, &[("reason", "refused_by_peer")]) > 1.0);
 }

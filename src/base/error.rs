@@ -77,6 +77,8 @@ reasons! {
     Overload = "overload", "OM", Proxy, NotSent;
     /// The listener's rules do not let this caller do this.
     Denied = "denied", "UAEX", Proxy, NotSent;
+    /// The request's token is missing or not valid.
+    Unauthenticated = "unauthenticated", "UAEX", Downstream, NotSent;
     /// More requests than the route's rate limit admits.
     RateLimited = "rate_limited", "RL", Proxy, NotSent;
     /// The route answers a share of its requests with an error on purpose.

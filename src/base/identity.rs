@@ -68,11 +68,19 @@ impl Identity {
         self.dns.iter().map(|name| &**name)
     }
 
-    /// What the peer is called in logs and counted as: its SPIFFE ID, else its first DNS name, else its first URI. Nothing
+    /// The URI, where there is exactly one.
+    pub fn uri(&self) -> Option<&str> {
+        match &*self.uris {
+            [uri] => Some(uri),
+            _ => None,
+        }
+    }
+
+    /// What the peer is called in logs and counted as: its SPIFFE ID, else its first DNS name, else its only URI. Nothing
     /// where the certificate has none of them: it is verified, but nobody in particular.
     pub fn name(&self) -> Option<&str> {
         let spiffe = self.spiffe.as_ref().map(SpiffeId::as_str);
-        spiffe.or_else(|| self.dns().next()).or_else(|| self.uris().next())
+        spiffe.or_else(|| self.dns().next()).or_else(|| self.uri())
     }
 }
 

@@ -5,6 +5,7 @@ mod balance;
 mod discover;
 mod gate;
 mod health;
+mod jwt;
 mod outliers;
 mod shaping;
 mod tls;
@@ -173,6 +174,7 @@ fn one_listener(
         w.leaf("original_destination", listener.original_destination, original);
         tls::listener(w, listener.tls.as_ref(), below(node, "tls", ""), identity);
         authorize::authorize(w, listener.authorize.as_ref(), below(node, "authorize", ""));
+        jwt::issuers(w, &listener.jwt, below(node, "jwt", ""));
         let at = below(node, "limits", "");
         let limits = &listener.limits;
         w.section("limits", |w| {

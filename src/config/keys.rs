@@ -34,16 +34,17 @@ sections! {
     METRICS = "`metrics`" ["buckets"] later ["max_series"];
     DNS = "`dns`" ["servers" "search" "ttl"] later [];
     DEFAULTS = "`defaults`" ["listener" "route" "upstream"] later [];
-    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "tls" "authorize" "limits"]
-        later ["proxy_protocol" "jwt"];
-    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "rate_limit" "fault" "mirror" "hedge" "hash"]
+    LISTENER_DEFAULTS = "`defaults.listener`" ["protocol" "direction" "tls" "authorize" "jwt" "limits"]
+        later ["proxy_protocol"];
+    ROUTE_DEFAULTS = "`defaults.route`" ["request_headers" "response_headers" "timeout" "idle" "retry" "jwt" "rate_limit" "fault" "mirror" "hedge" "hash"]
         later [];
     UPSTREAM_DEFAULTS = "`defaults.upstream`" [
         "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
         "tls"
     ] later [];
-    LISTENER = "a listener" ["bind" "protocol" "direction" "original_destination" "tls" "authorize" "limits" "routes"]
-        later ["proxy_protocol" "jwt"];
+    LISTENER = "a listener" ["bind" "protocol" "direction" "original_destination" "tls" "authorize" "jwt" "limits" "routes"]
+        later ["proxy_protocol"];
+    JWT = "`jwt`" ["issuer" "jwks" "audience" "leeway" "claims"] later [];
     AUTHORIZE = "`authorize`" ["enforce" "deny" "allow"] later [];
     AUTHORIZE_RULE = "an `authorize` rule" ["from" "source" "method" "path" "headers"] later [];
     IDENTITY = "`identity`" ["cert" "key" "ca" "crl"] later [];
@@ -54,7 +55,7 @@ sections! {
     ] later ["per_source"];
     ROUTE = "a route" [
         "name" "match" "to" "redirect" "respond" "rewrite" "request_headers" "response_headers" "timeout" "idle" "retry"
-        "rate_limit" "fault" "mirror" "hedge" "hash"
+        "jwt" "rate_limit" "fault" "mirror" "hedge" "hash"
     ] later [];
     MATCH = "`match`" ["host" "path" "grpc" "method" "headers" "query"] later [];
     PATH = "`path`" ["regex"] later [];
@@ -132,6 +133,12 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("listen", "bind"),
     ("port", "bind"),
     ("authorization", "authorize"),
+    ("jwt_authn", "jwt"),
+    ("jwks_uri", "jwks"),
+    ("jwksUri", "jwks"),
+    ("audiences", "audience"),
+    ("claim_to_headers", "claims"),
+    ("clock_skew_seconds", "leeway"),
     ("rbac", "authorize"),
     ("principals", "from"),
     ("source_ip", "source"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::units::ByteSize;
 
-use super::{Authorize, ListenerTls, Route};
+use super::{Authorize, JwtIssuer, ListenerTls, Route};
 
 /// A bound address, its protocol and its routes.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Who may call what. `None`: everyone everything.
     pub authorize: Option<Authorize>,
+    /// Whose tokens are taken. Empty: none are asked for.
+    pub jwt: Vec<JwtIssuer>,
     /// What a peer may use.
     pub limits: ListenerLimits,
     /// First match wins. At least one; exactly one, an unconditional `to`, for `tcp`.

@@ -12,6 +12,7 @@ mod discover;
 mod effective;
 mod expand;
 mod gate;
+mod jwt;
 mod keys;
 mod listener;
 mod load;
@@ -46,6 +47,7 @@ pub use discover::{ConsulService, Discover, KubernetesPort, KubernetesService, e
 pub use effective::Effective;
 pub use expand::Environment;
 pub use gate::{Adaptive, Breaker, SlowCalls, Throttle};
+pub use jwt::{Jwks, JwtIssuer, JwtMode};
 pub use listener::{Direction, Listener, ListenerLimits, ListenerProtocol};
 pub use loaded::{Loaded, load_file, load_str};
 use read::GRPC;

@@ -9,6 +9,7 @@ mod endpoints;
 mod gate;
 mod headers;
 mod health;
+mod jwt;
 mod listener;
 mod matches;
 mod outliers;

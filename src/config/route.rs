@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::units::ByteSize;
 
-use super::{HashBy, Shaping};
+use super::{HashBy, JwtMode, Shaping};
 
 /// A match, an action, and the policy of what it takes.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// A stream on which nothing moves. Default 5 min. `None`: unlimited, as always on `tcp`.
     pub idle: Option<Duration>,
+    /// Whether a request needs a token, where the listener has `jwt`. Default required.
+    pub jwt: JwtMode,
     /// `None` is `retry: never`, which turns `safe` off too.
     pub retry: Option<Retry>,
     /// `rate_limit:`; off on `tcp`.

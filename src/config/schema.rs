@@ -7,6 +7,7 @@ mod authorize;
 mod balance;
 mod discover;
 mod gate;
+mod jwt;
 mod outliers;
 mod parts;
 mod route;
@@ -200,6 +201,11 @@ fn listener_keys() -> Properties {
             "authorize",
             "Who may call what: a list of what is allowed, or its map. Default: everyone everything.",
             authorize::authorize(),
+        ),
+        (
+            "jwt",
+            "Whose tokens are taken: a request without a valid one is answered 401. Default: none are asked for.",
+            jwt::issuers(),
         ),
         ("limits", "What a peer may use.", listener_limits()),
         (

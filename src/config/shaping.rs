@@ -76,4 +76,6 @@ pub enum RateLimitBy {
     Header(http::HeaderName),
     /// `source`: the peer's address; of an IPv6 address its first 64 bits.
     Source,
+    /// `identity`: each identity that a client certificate proves.
+    Identity,
 }

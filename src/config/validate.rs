@@ -4,6 +4,7 @@ mod authorize;
 mod balance;
 mod gate;
 mod health;
+mod jwt;
 mod outliers;
 mod shadow;
 mod shaping;
@@ -40,6 +41,7 @@ pub(super) fn warnings(config: &Config, root: &Node) -> Vec<Diagnostic> {
             tls::open_listener(listener, node, &path, &mut out);
         }
         authorize::rules(listener, node, &path, &mut out);
+        jwt::issuers(listener, node, &path, &mut out);
         let routes = path.key("routes");
         let nodes = match node.and_then(|node| node.get("routes")).map(|node| &node.value) {
             Some(Value::List(nodes)) => nodes.as_slice(),

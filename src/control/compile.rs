@@ -6,6 +6,7 @@ mod authorize;
 mod balance;
 mod gate;
 mod health;
+mod jwt;
 mod route;
 mod shaping;
 mod upstream;
@@ -23,12 +24,13 @@ use crate::snapshot::{Listener, ListenerLimits, ListenerTls, LogFilter, Route, S
 use crate::tls::ServerTls;
 
 use super::resolve::Plan;
-use super::{ApplyError, certificates};
+use super::{ApplyError, certificates, jwks};
 
 pub(super) use balance::knows_zones;
 pub(super) use gate::features;
 pub(super) use health::health;
 pub use health::settings as health_settings;
+pub(super) use jwt::reasons as token_refusals;
 pub(super) use upstream::upstream;
 
 /// The route label of requests that no route took.
@@ -37,7 +39,7 @@ pub(super) const UNROUTED: &str = "none";
 /// The snapshot of a valid configuration. `before` lends what listeners of the same name count.
 pub(super) fn snapshot(
     config: &config::Config,
-    (certificates, upstreams): (&certificates::Plan, &Plan),
+    (certificates, upstreams, keys): (&certificates::Plan, &Plan, &jwks::Plan),
     metrics: &Metrics,
     before: &Snapshot,
 ) -> Result<Snapshot, ApplyError> {
@@ -46,7 +48,7 @@ pub(super) fn snapshot(
         .iter()
         .map(|listener| {
             let tls = certificates.listener(&listener.name);
-            compile_listener(listener, tls, upstreams, metrics, before).map(Arc::new)
+            compile_listener(listener, tls, upstreams, keys, metrics, before).map(Arc::new)
         })
         .collect::<Result<_, _>>()?;
     Ok(Snapshot {
@@ -85,13 +87,15 @@ pub fn compiled(
         upstreams: Vec::new(),
     };
     let upstreams = Plan::without_discovery(config, metrics, rng, now);
-    snapshot(config, (&certificates::Plan::default(), &upstreams), metrics, &before)
+    let planned = (&certificates::Plan::default(), &upstreams, &jwks::Plan::default());
+    snapshot(config, planned, metrics, &before)
 }
 
 fn compile_listener(
     listener: &config::Listener,
     tls: Option<Arc<ServerTls>>,
     upstreams: &Plan,
+    keys: &jwks::Plan,
     metrics: &Metrics,
     before: &Snapshot,
 ) -> Result<Listener, ApplyError> {
@@ -111,6 +115,7 @@ fn compile_listener(
         original_destination: listener.original_destination,
         tls: tls.map(|server| ListenerTls { server, handshakes: metrics.tls.listener(name) }),
         authorize: authorize::authorize(listener, metrics)?,
+        jwt: jwt::issuers(listener, keys, metrics),
         limits: ListenerLimits {
             connections: limits.connections,
             headers: limits.headers,

@@ -8,6 +8,7 @@ mod applied;
 mod certificates;
 mod checks;
 mod compile;
+mod jwks;
 mod listen;
 mod outliers;
 mod providers;
@@ -86,6 +87,7 @@ pub struct Control {
     listeners: RefCell<Listeners>,
     upstreams: RefCell<Upstreams>,
     certificates: Rc<certificates::Certificates>,
+    keys: RefCell<jwks::Sources>,
     last_error: RefCell<Option<String>>,
     /// The text of the file as it was read last.
     read: RefCell<String>,
@@ -96,6 +98,15 @@ pub struct Control {
     ready: Cell<bool>,
     draining: Cell<bool>,
     drain_requested: tokio::sync::Notify,
+}
+
+/// Everything that can fail about a configuration, done.
+struct Planned {
+    certificates: certificates::Plan,
+    upstreams: resolve::Plan,
+    listeners: listen::Plan,
+    keys: jwks::Plan,
+    snapshot: Snapshot,
 }
 
 /// How long readiness waits for discovery and first health checks: an upstream that cannot be looked up must not keep
@@ -126,6 +137,7 @@ impl Control {
             listeners: RefCell::default(),
             upstreams: RefCell::new(upstreams),
             certificates,
+            keys: RefCell::default(),
             last_error: RefCell::default(),
             read: RefCell::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -200,12 +212,13 @@ impl Control {
             // Compiling has made series for what will not be.
             series::forget(&self.metrics, &config, &self.config());
         }
-        let (certificates, upstreams, listeners, snapshot) = planned?;
+        let Planned { certificates, upstreams, listeners, keys, snapshot } = planned?;
         // From here on nothing fails.
         let generation = snapshot.generation;
         let mut applied = Applied { generation, ..Applied::default() };
         self.certificates.commit(certificates);
         self.upstreams.borrow_mut().commit(upstreams, &mut applied);
+        self.keys.borrow_mut().commit(keys, &self.metrics);
         self.snapshots.apply(snapshot);
         let workers = self.workers.len();
         let commands = self.listeners.borrow_mut().commit(listeners, workers, &mut applied);
@@ -222,17 +235,14 @@ impl Control {
     }
 
     /// Makes everything that can fail, and changes nothing.
-    fn plan(
-        &self,
-        config: &Config,
-        before: &Snapshot,
-    ) -> Result<(certificates::Plan, resolve::Plan, listen::Plan, Snapshot), ApplyError> {
+    fn plan(&self, config: &Config, before: &Snapshot) -> Result<Planned, ApplyError> {
         let certificates = self.certificates.plan(config)?;
         let listeners = self.listeners.borrow().plan(config, self.workers.len())?;
         let upstreams = self.upstreams.borrow().plan(config, &certificates)?;
-        let planned = (&certificates, &upstreams);
+        let keys = self.keys.borrow().plan(config)?;
+        let planned = (&certificates, &upstreams, &keys);
         let snapshot = compile::snapshot(config, planned, &self.metrics, before)?;
-        Ok((certificates, upstreams, listeners, snapshot))
+        Ok(Planned { certificates, upstreams, listeners, keys, snapshot })
     }
 
     /// Puts certificates in force whose files change, for ever. The control thread owns the task that runs this.

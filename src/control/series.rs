@@ -70,6 +70,9 @@ fn forget_access(metrics: &Metrics, gone: &Config, kept: &Config) {
         {
             metrics.access.forget_denied(&old.name, rules.enforce);
         }
+        if !old.jwt.is_empty() && new.is_none_or(|new| new.jwt.is_empty()) {
+            metrics.access.forget_jwt(&old.name, &compile::token_refusals());
+        }
     }
 }
 

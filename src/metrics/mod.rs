@@ -22,7 +22,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-pub use access::AccessFamilies;
+pub use access::{AccessFamilies, JwksMetrics, JwtMetrics};
 pub use balance::{BalanceFamilies, ZoneMetrics};
 pub use downstream::{DownstreamFamilies, ListenerMetrics, RouteMetrics};
 pub use gate::{GateFamilies, GateFeatures, GateMetrics};

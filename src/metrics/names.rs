@@ -21,6 +21,10 @@ metrics! {
     DROPPED = "outrigger_dropped_total", "Parts of messages that could not be passed on and were left out, by reason.";
 
     AUTHORIZATION_DENIED = "outrigger_authorization_denied_total", "Requests and connections that the listener's rules deny (enforced=\"false\": would, and let pass), by listener.";
+    JWT_VERIFIED = "outrigger_jwt_verified_total", "Requests whose token was right, by listener.";
+    JWT_REFUSED = "outrigger_jwt_refused_total", "Requests refused for their token, or for the lack of one, by listener and reason.";
+    JWKS_KEYS = "outrigger_jwks_keys", "Keys in force for verifying tokens, by set.";
+    JWKS_ERRORS = "outrigger_jwks_errors_total", "Tries to read or fetch a set of keys that failed, by set and reason; the keys before stay in force.";
     RATE_LIMITED = "outrigger_rate_limited_total", "Requests refused by a route's rate limit, by listener and route.";
     FAULTS = "outrigger_faults_total", "Failures injected on purpose, by listener, route and kind.";
     MIRRORED = "outrigger_mirrored_total", "Copies of requests, by listener, route and outcome.";

@@ -100,6 +100,7 @@ pub const fn http_status(reason: Reason) -> u16 {
     match reason {
         Reason::DirectResponse => 200,
         Reason::BadHeader | Reason::DownstreamProtocol => 400,
+        Reason::Unauthenticated => 401,
         Reason::Denied => 403,
         Reason::NoRoute => 404,
         Reason::MethodRefused => 405,
@@ -142,6 +143,7 @@ pub const fn grpc_code(reason: Reason) -> u8 {
         | Reason::StreamIdle
         | Reason::RequestTimeout => 4,
         Reason::Denied => 7,
+        Reason::Unauthenticated => 16,
         Reason::LimitReached
         | Reason::QueueTimeout
         | Reason::Overload
@@ -185,6 +187,7 @@ mod tests {
         for (reason, http, grpc) in [
             (Reason::NoRoute, 404, 12),
             (Reason::Denied, 403, 7),
+            (Reason::Unauthenticated, 401, 16),
             (Reason::ConnectFailed, 503, 14),
             (Reason::LimitReached, 503, 8),
             (Reason::QueueTimeout, 503, 8),

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod gradient;
 pub mod health;
 pub mod hedge;
+pub mod jwt;
 pub mod limits;
 pub mod outlier;
 pub mod pace;

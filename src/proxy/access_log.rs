@@ -61,6 +61,8 @@ pub(crate) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_refused: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) denied_by: Option<&'a dyn DisplayAny>,
     pub(crate) duration_ms: f64,
     pub(crate) head_ms: Option<f64>,
@@ -243,6 +245,7 @@ mod tests {
             flag: None,
             fault: None,
             detail: None,
+            token_refused: None,
             denied_by: None,
             duration_ms: 1.5,
             head_ms: None,

@@ -273,6 +273,9 @@ impl Plan<'_> {
     }
 
     fn not_answered(&self, endpoint: &Endpoint, failure: &SendFailure, reused: bool) -> Failed {
+        if let (SendFailure::PeerRefused(_), Some(tls)) = (failure, &self.local.upstream.tls) {
+            tls.count_refused();
+        }
         let (end, reason) = match failure {
             SendFailure::NotSent | SendFailure::PeerRefused(_) => {
                 (AttemptEnd::NotSent, Reason::ConnectFailed)

@@ -30,7 +30,7 @@ use super::secure::{self, Secured};
 use super::stream::StreamExecutor;
 use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
-use super::{request, tcp};
+use super::{client_cert, request, tcp};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -98,6 +98,8 @@ pub(super) struct Downstream {
     pub(super) original: Option<SocketAddr>,
     /// The peer's address as `X-Forwarded-For` has it, made once.
     pub(super) forwarded_for: Option<HeaderValue>,
+    /// What `X-Forwarded-Client-Cert` says of the peer, made once.
+    pub(super) client_cert: Option<HeaderValue>,
     /// What it was made with, under TLS.
     pub(super) secured: Option<Secured>,
     pub(super) http2: bool,
@@ -118,7 +120,7 @@ pub(super) async fn serve(
     if accepted.active.listener.tls.is_some() {
         let active = Rc::clone(&accepted.active);
         let Some(tls) = &active.listener.tls else { return };
-        let begun = Box::pin(secure::begin(&mut accepted, tls, socket)).await;
+        let begun = Box::pin(secure::begin(&mut accepted, tls, socket, &stopped)).await;
         let Some((under_tls, made_with)) = begun else { return };
         (socket, secured) = (under_tls, made_with);
     }
@@ -253,6 +255,7 @@ impl Downstream {
             }
             Peer::Unix => None,
         };
+        let client_cert = accepted.identity.as_deref().and_then(client_cert::element);
         Self {
             worker: accepted.worker,
             local: accepted.local,
@@ -260,6 +263,7 @@ impl Downstream {
             original: accepted.original,
             identity: accepted.identity,
             forwarded_for,
+            client_cert,
             secured,
             http2,
             activity: socket.activity(),

@@ -61,6 +61,8 @@ pub(super) struct Exchange {
     pub(super) detail: Option<String>,
     /// What the listener's rules have denied, enforced or not.
     pub(super) denied_by: Option<DeniedBy>,
+    /// Why its token was refused.
+    pub(super) token_refused: Option<&'static str>,
     /// Why the last attempt was not followed by another, where there were grounds for one.
     pub(super) retry_suppressed: Option<SuppressedReason>,
     /// When the head of the answer was handed over.
@@ -104,6 +106,7 @@ impl Exchange {
             reason: None,
             detail: None,
             denied_by: None,
+            token_refused: None,
             retry_suppressed: None,
             head_at: None,
             body: None,
@@ -185,6 +188,7 @@ impl Exchange {
             },
             fault: self.delayed.then_some("delay"),
             detail: self.detail.as_deref(),
+            token_refused: self.token_refused,
             denied_by: self.denied_by.as_ref().map(|by| by as _),
             duration_ms: round(millis(now)),
             head_ms: self.head_at.map(|at| round(millis(at))),

@@ -43,6 +43,27 @@ impl Hop {
         self.0 >> place & 1 == 1
     }
 
+    /// Takes `ours` out of what `Connection` names: a caller must not have removed what was set for him.
+    pub(super) fn keep(self, headers: &mut HeaderMap, ours: &[HeaderName]) {
+        let named = |token: &[u8]| {
+            ours.iter().any(|name| token.eq_ignore_ascii_case(name.as_str().as_bytes()))
+        };
+        if !self.has(CONNECTION)
+            || !headers.get_all(&HOP[CONNECTION]).iter().flat_map(tokens).any(named)
+        {
+            return;
+        }
+        let left: Vec<&[u8]> = headers
+            .get_all(&HOP[CONNECTION])
+            .iter()
+            .flat_map(tokens)
+            .filter(|token| !named(token))
+            .collect();
+        let left = HeaderValue::from_bytes(&left.join(&b", "[..]));
+        // Parts of a value, joined, are a value.
+        headers.insert(&HOP[CONNECTION], left.unwrap_or(HeaderValue::from_static("close")));
+    }
+
     /// Removes them, and what `Connection` names. The protocol of a `Connection: upgrade`, where there is one.
     pub(super) fn strip(self, headers: &mut HeaderMap) -> Option<HeaderValue> {
         if self.0 == 0 {
@@ -130,6 +151,8 @@ pub(super) struct RequestFields {
     /// `Forwarded`, and some of `X-Forwarded-For`, `-Host` and `-Proto`.
     pub(super) forwarded: bool,
     pub(super) x_forwarded: bool,
+    /// `X-Forwarded-Client-Cert`.
+    pub(super) client_cert: bool,
     /// `Proxy-Authorization`.
     pub(super) proxy_authorization: bool,
     /// The first `x-request-id` may be kept, and how many there are.
@@ -189,6 +212,7 @@ impl RequestFields {
             "grpc-timeout" => self.deadline = true,
             "forwarded" => self.forwarded = true,
             "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" => self.x_forwarded = true,
+            "x-forwarded-client-cert" => self.client_cert = true,
             "proxy-authorization" => self.proxy_authorization = true,
             "x-request-id" => {
                 self.request_ids += 1;
@@ -289,6 +313,20 @@ mod tests {
         assert_eq!(ResponseFields::find(&head).keep_alive, Some(7));
         assert_eq!(found.hop.strip(&mut head), None);
         assert_eq!(head, headers(&[("content-length", "3"), ("host", "a"), ("x-kept", "1")]));
+    }
+
+    #[test]
+    fn a_caller_cannot_have_removed_what_is_ours() {
+        let mut head = headers(&[
+            ("connection", "keep-alive, X-User"),
+            ("connection", "x-b"),
+            ("x-user", "1"),
+            ("x-b", "2"),
+        ]);
+        let found = find(&head);
+        found.hop.keep(&mut head, &[HeaderName::from_static("x-user")]);
+        assert_eq!(found.hop.strip(&mut head), None);
+        assert_eq!(head, headers(&[("x-user", "1")]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is written into a head on its way upstream.
 //!
-//! Forwarding fields are written as far as the peer is trusted: an inbound peer is not, so what it claims about earlier
-//! hops is replaced by what we see. Hop-by-hop fields have ended before (`fields`).
+//! Forwarding fields are written as far as the peer is trusted: an inbound peer is not unless it has proved who it is, so what it claims
+//! about earlier hops is replaced by what we see. Hop-by-hop fields have ended before (`fields`).
 
 use bytes::Bytes;
 use http::header::{
@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use crate::base::rng::Rng;
 use crate::snapshot::HeaderEdits;
 
+use super::client_cert::CLIENT_CERT;
 use super::connection::Downstream;
 use super::fields::RequestFields;
 
@@ -23,7 +24,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Fields that are added to a request, at most: those below, and the time that it has left.
-const ADDED: usize = 8;
+const ADDED: usize = 9;
 
 /// Control headers that steer or extend: taken only from outbound callers, stripped from others.
 const STEERING: [HeaderName; 7] = [
@@ -92,21 +93,7 @@ pub(super) fn forward(
     head.remove(&EXPECT, fields.expect);
     head.remove(&PROXY_AUTHORIZATION, fields.proxy_authorization);
     if downstream.local.inbound {
-        head.remove(&FORWARDED, fields.forwarded);
-        for name in &STEERING {
-            head.remove(name, fields.control);
-        }
-        for name in [&FORWARDED_FOR, &FORWARDED_HOST, &FORWARDED_PROTO] {
-            head.remove(name, fields.x_forwarded);
-        }
-        if let Some(address) = &downstream.forwarded_for {
-            head.add(FORWARDED_FOR, address.clone());
-        }
-        if let Some(host) = &fields.host {
-            head.add(FORWARDED_HOST, host.clone());
-        }
-        let scheme = if downstream.secured.is_some() { "https" } else { "http" };
-        head.add(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        forwarding(head, fields, downstream);
     }
     head.add(VIA, downstream.local.via.clone());
     let kept = fields.request_id.then(|| head.came.get(&REQUEST_ID).cloned()).flatten();
@@ -116,6 +103,52 @@ pub(super) fn forward(
         head.replace(REQUEST_ID, id.clone(), fields.request_ids > 0);
     }
     id
+}
+
+/// The forwarding fields of an inbound request: those of a caller that has proved who it is are continued, those of others replaced.
+fn forwarding(head: &mut Outbound<'_>, fields: &RequestFields, downstream: &Downstream) {
+    let (x_forwarded, cert) = (fields.x_forwarded, fields.client_cert);
+    let scheme = if downstream.secured.is_some() { "https" } else { "http" };
+    if downstream.identity.is_some() {
+        append(head, FORWARDED_FOR, downstream.forwarded_for.as_ref(), x_forwarded);
+        append(head, CLIENT_CERT, downstream.client_cert.as_ref(), cert);
+        let there =
+            |head: &Outbound<'_>, name: &HeaderName| x_forwarded && head.came.contains_key(name);
+        if let Some(host) = fields.host.as_ref().filter(|_| !there(head, &FORWARDED_HOST)) {
+            head.add(FORWARDED_HOST, host.clone());
+        }
+        if !there(head, &FORWARDED_PROTO) {
+            head.add(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        }
+        return;
+    }
+    head.remove(&FORWARDED, fields.forwarded);
+    head.remove(&CLIENT_CERT, cert);
+    for name in &STEERING {
+        head.remove(name, fields.control);
+    }
+    for name in [&FORWARDED_FOR, &FORWARDED_HOST, &FORWARDED_PROTO] {
+        head.remove(name, x_forwarded);
+    }
+    if let Some(address) = &downstream.forwarded_for {
+        head.add(FORWARDED_FOR, address.clone());
+    }
+    if let Some(host) = &fields.host {
+        head.add(FORWARDED_HOST, host.clone());
+    }
+    head.add(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+}
+
+/// Adds `value` behind those that came, in one field: some servers look at one alone.
+fn append(head: &mut Outbound<'_>, name: HeaderName, value: Option<&HeaderValue>, there: bool) {
+    let Some(value) = value else { return };
+    let came: Vec<&[u8]> = if there {
+        head.came.get_all(&name).iter().map(HeaderValue::as_bytes).collect()
+    } else {
+        Vec::new()
+    };
+    let joined = [came, vec![value.as_bytes()]].concat().join(&b", "[..]);
+    head.replace(name, HeaderValue::from_bytes(&joined).unwrap_or_else(|_| value.clone()), there);
 }
 
 /// 128 random bits in hexadecimal.

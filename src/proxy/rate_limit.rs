@@ -7,6 +7,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, Response};
 
 use crate::base::error::{ProxyError, Reason};
+use crate::base::identity::Identity;
 use crate::policy::rate_limit::Verdict;
 use crate::snapshot::{RateLimit, RateLimitBy};
 
@@ -40,6 +41,10 @@ fn key(exchange: &Exchange, limit: &RateLimit) -> u64 {
             let values = exchange.head.headers.get_all(name);
             limit.limiter.key(values.iter().map(HeaderValue::as_bytes))
         }
+        RateLimitBy::Identity => {
+            let name = exchange.downstream.identity.as_deref().and_then(Identity::name);
+            limit.limiter.key(name.map(str::as_bytes))
+        }
         RateLimitBy::Source => match exchange.downstream.peer {
             Peer::Unix => limit.limiter.key([]),
             Peer::Ip(address) => match address.ip().to_canonical() {
@@ -62,6 +67,7 @@ pub(super) fn refuse(
         RateLimitBy::Route => "in all".to_owned(),
         RateLimitBy::Header(name) => format!("for this value of {name}"),
         RateLimitBy::Source => "for this source address".to_owned(),
+        RateLimitBy::Identity => "for this identity".to_owned(),
     };
     let detail = format!("more than {rate} requests per second and {burst} at once, {who}");
     let grpc = exchange.fields.grpc;

@@ -18,7 +18,7 @@ use super::connection::Downstream;
 use super::exchange::Exchange;
 use super::forward::forward;
 use super::response::ResponseBody;
-use super::{authorize, fault, rate_limit, reply, secure, tunnel};
+use super::{authorize, fault, jwt, rate_limit, reply, secure, tunnel};
 
 /// What the connection does instead of answering: an HTTP/2 stream is reset, an HTTP/1 connection closed.
 pub(super) type Broken = h2::Error;
@@ -65,6 +65,9 @@ async fn answer(
     }
     let found = find_route(&exchange);
     exchange.route = found.map(|(index, _)| index);
+    if let Some(refusal) = jwt::check(&mut exchange) {
+        return Ok(jwt::refuse(exchange, refusal));
+    }
     // Also where there is no route: who may not call learns nothing of what there is.
     if authorize::is_denied(&mut exchange) {
         return Ok(authorize::refuse(exchange));

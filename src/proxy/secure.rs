@@ -1,5 +1,6 @@
 //! The beginning of a connection on a listener with `tls`: TLS or not, and the handshake.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Method, Response, StatusCode};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::io::socket::Socket;
@@ -20,9 +22,13 @@ use crate::tls::rotation::Generation;
 
 use super::connection::{Accepted, Downstream};
 use super::exchange::Exchange;
+use super::worker::Stop;
 
 /// How long a handshake may take where the listener's `header_timeout` is unlimited.
 const LONGEST: Duration = Duration::from_secs(10);
+
+/// How long a handshake may go on when the listener ends.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// The first byte of a TLS record that holds a handshake (RFC 8446 §5.1).
 pub(super) const HANDSHAKE: u8 = 22;
@@ -76,16 +82,27 @@ pub(super) async fn begin(
     accepted: &mut Accepted,
     tls: &ListenerTls,
     socket: Socket,
+    stopped: &watch::Receiver<Stop>,
 ) -> Option<(Socket, Option<Secured>)> {
     let limit = accepted.active.listener.limits.header_timeout.unwrap_or(LONGEST);
     let mut alarm = accepted.worker.tick.alarm();
     alarm.set(Some(Instant::now() + limit));
-    let opened = tokio::select! {
-        opened = open(tls, socket) => opened,
-        () = alarm.elapsed() => Err(HandshakeError {
-            reason: HandshakeFailure::Timeout,
-            detail: format!("not done within {} ms", limit.as_millis()),
-        }),
+    let mut stopped = stopped.clone();
+    let mut ending = false;
+    let mut opening = pin!(open(tls, socket));
+    let opened = loop {
+        tokio::select! {
+            opened = &mut opening => break opened,
+            () = alarm.elapsed() => break Err(HandshakeError {
+                reason: HandshakeFailure::Timeout,
+                detail: format!("not done within {} ms", limit.as_millis()),
+            }),
+            _ = stopped.wait_for(|stop| *stop == Stop::Connections), if !ending => {
+                // It was accepted in time, and is served if it goes on at once.
+                ending = true;
+                alarm.set(Some(Instant::now() + limit.min(ENDING)));
+            }
+        }
     };
     match opened {
         Ok((socket, secured)) => {

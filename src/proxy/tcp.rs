@@ -144,6 +144,7 @@ impl Record<'_> {
             flag: Flags::of(reason.map(Reason::flag), self.tries.panic_pick),
             fault: None,
             detail,
+            token_refused: None,
             denied_by: self.denied_by.as_ref().map(|by| by as _),
             duration_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
             head_ms: None,

@@ -9,6 +9,7 @@ mod command;
 mod fault;
 mod hashing;
 mod hedging;
+mod jwt;
 mod mirror;
 mod rate_limit;
 mod tls;
@@ -32,6 +33,7 @@ pub use command::{Command, ListenSocket, Protocol};
 pub use fault::FaultInjection;
 pub use hashing::{HashBy, HashCookie};
 pub use hedging::Hedging;
+pub use jwt::{Jwt, JwtMode};
 pub use mirror::{Mirror, MirrorTarget};
 pub use rate_limit::{RateLimit, RateLimitBy, RateLimitSettings};
 pub use tls::ListenerTls;
@@ -86,6 +88,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Who may call what. `None`: everyone everything.
     pub authorize: Option<Authorize>,
+    /// Whose tokens are taken. `None`: none are asked for.
+    pub jwt: Option<Jwt>,
     /// What a peer may use.
     pub limits: ListenerLimits,
     /// Open connections over all workers; shared with the listener of the same name before a reload.
@@ -142,6 +146,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// A stream on which nothing moves.
     pub idle: Option<Duration>,
+    /// Whether a token is needed, where the listener takes some.
+    pub jwt: JwtMode,
     /// Requests beyond it are refused.
     pub rate_limit: Option<RateLimit>,
     /// Failures on purpose.

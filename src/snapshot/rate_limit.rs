@@ -41,4 +41,6 @@ pub enum RateLimitBy {
     Header(HeaderName),
     /// Each source address, of IPv6 its first 64 bits.
     Source,
+    /// Each identity that a client certificate proves; callers without one together.
+    Identity,
 }

@@ -92,6 +92,11 @@ impl UpstreamTls {
         Some((TlsTarget { config, name }, Some(generation)))
     }
 
+    /// Counts an endpoint that did not take us after the handshake was done on our side.
+    pub fn count_refused(&self) {
+        self.handshakes.failed(HandshakeFailure::Refused);
+    }
+
     /// Counts a handshake by how it ended.
     pub(super) fn count(&self, connected: &Result<Socket, ConnectError>) {
         match connected {

@@ -1,5 +1,8 @@
-"""Calls the service of grpc_server.py through a proxy: grpc_client.py ADDRESS SCENARIO. Ends with 0 when all was as it should."""
+"""Calls the service of grpc_server.py through a proxy: grpc_client.py ADDRESS SCENARIO. Ends with 0 when all was as it should.
 
+Under TLS where GRPC_CA names a file of authorities; GRPC_CERT and GRPC_KEY are the client's own."""
+
+import os
 import sys
 import time
 
@@ -7,7 +10,18 @@ import grpc
 
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 NO_RETRIES = [("grpc.enable_retries", 0)]
-channel = grpc.insecure_channel(sys.argv[1], options=UNLIMITED + NO_RETRIES)
+
+
+def file(name):
+    path = os.environ.get(name)
+    return open(path, "rb").read() if path else None
+
+
+if "GRPC_CA" in os.environ:
+    credentials = grpc.ssl_channel_credentials(file("GRPC_CA"), file("GRPC_KEY"), file("GRPC_CERT"))
+    channel = grpc.secure_channel(sys.argv[1], credentials, options=UNLIMITED + NO_RETRIES)
+else:
+    channel = grpc.insecure_channel(sys.argv[1], options=UNLIMITED + NO_RETRIES)
 
 
 def unary(method, service="test.Echo"):

@@ -97,7 +97,8 @@ fn two_uris_are_no_spiffe_id() {
     let peer = Identity::new(["spiffe://blog/a", "spiffe://blog/b"], ["c.d"]);
     assert_eq!(peer.spiffe(), None);
     assert!(!pattern("spiffe://blog/a").matches(&peer));
-    assert_eq!((peer.uris().len(), peer.name()), (2, Some("c.d")));
+    assert_eq!((peer.uri(), peer.uris().len(), peer.name()), (None, 2, Some("c.d")));
+    assert_eq!(Identity::new(["spiffe://blog/a", "urn:x"], []).name(), None);
 }
 
 #[test]

@@ -79,6 +79,7 @@ fn rate_limit(w: &mut Writer<'_>, limit: Option<&RateLimit>, node: Option<&Node>
                 w.leaf("by", quoted(format_args!("header:{name}")), below(node, "by", ""));
             }
             RateLimitBy::Source => w.leaf("by", "source", below(node, "by", "")),
+            RateLimitBy::Identity => w.leaf("by", "identity", below(node, "by", "")),
         }
         w.leaf("keys", limit.keys, below(node, "keys", ""));
     });

@@ -157,6 +157,7 @@ pub(super) fn route(
         let time = |time: Option<_>| unlimited(time.map(format_duration));
         w.leaf("timeout", time(route.timeout), below(node, "timeout", ""));
         w.leaf("idle", time(route.idle), below(node, "idle", ""));
+        super::jwt::mode(w, route.jwt, node);
         super::shaping::shaping(w, &route.shaping, node);
     }
     super::balance::hash(w, &route.hash, node);

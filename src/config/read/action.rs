@@ -10,7 +10,7 @@ use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::{Action, PathPattern, Redirect, Respond, Retry, Rewrite, Route, RouteMatch};
 
-use super::{At, Fields, balance, headers, listener, matches, retry, shaping};
+use super::{At, Fields, balance, headers, jwt, listener, matches, retry, shaping};
 
 /// The longest `respond.body`.
 const MAX_BODY: ByteSize = ByteSize::kib(64);
@@ -28,6 +28,7 @@ pub(super) fn defaults(at: At<'_>) -> Option<()> {
     fields.read("request_headers", headers::edits);
     fields.read("response_headers", headers::edits);
     policy(&fields);
+    fields.read("jwt", |at| jwt::mode(&at));
     shaping::shaping(&fields);
     fields.read("hash", balance::hash);
     Some(())
@@ -60,6 +61,7 @@ pub(super) fn route(at: &At<'_>, standard_name: &str) -> Option<Route> {
         response_headers,
         timeout,
         idle,
+        jwt: fields.read("jwt", |at| jwt::mode(&at)).unwrap_or_default(),
         retry,
         shaping: shaping::shaping(&fields),
         hash,

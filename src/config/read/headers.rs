@@ -46,6 +46,37 @@ pub(super) fn name(at: &At<'_>, text: &str, span: Span) -> Option<HeaderName> {
     name
 }
 
+/// A header that a claim may become: none that we write, or by which messages are framed, routed or believed.
+pub(super) fn settable(at: &At<'_>, text: &str, span: Span) -> Option<HeaderName> {
+    const BELIEVED: [&str; 16] = [
+        "authorization",
+        "content-type",
+        "cookie",
+        "expect",
+        "forwarded",
+        "grpc-timeout",
+        "idempotency-key",
+        "proxy-authorization",
+        "via",
+        "x-forwarded-client-cert",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+    ];
+    let name = editable(at, text, span)?;
+    let ours = name.as_str().starts_with("x-outrigger-") || name.as_str().starts_with("x-envoy-");
+    if ours || BELIEVED.contains(&name.as_str()) {
+        let message = format!("a claim cannot become `{name}`");
+        let error = Diagnostic::error("bad-header", span, message).at(at.path);
+        at.push(error.label("it has a meaning of its own: write another, such as `x-user`"));
+        return None;
+    }
+    Some(name)
+}
+
 /// A header's name, for an edit.
 fn editable(at: &At<'_>, text: &str, span: Span) -> Option<HeaderName> {
     let name = name(at, text, span)?;

@@ -9,7 +9,7 @@ use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::{Action, Direction, Listener, ListenerLimits, ListenerProtocol, RouteMatch};
 
-use super::{At, Fields, action, authorize, tls};
+use super::{At, Fields, action, authorize, jwt, tls};
 
 /// Every listener, in the order of the file.
 pub(super) fn all(at: At<'_>) -> Option<Vec<Listener>> {
@@ -25,6 +25,7 @@ pub(super) fn defaults(at: At<'_>) -> Option<()> {
     fields.read("tls", tls::listener);
     limits(fields.get("limits"), protocol);
     fields.read("authorize", |at| authorize::authorize(&at, protocol));
+    fields.get("jwt").map(|at| jwt::issuers(&at, protocol));
     Some(())
 }
 
@@ -42,8 +43,10 @@ fn one(at: &At<'_>) -> Option<Listener> {
     let tls = fields
         .get("tls")
         .and_then(|at| tls::listener(at).flatten().map(|tls| tls::complete_listener(&at, tls)));
-    let routes =
-        fields.required("routes").map(|at| routes(&at, name.unwrap_or_default(), protocol));
+    let jwt = fields.get("jwt").map(|at| jwt::issuers(&at, protocol)).unwrap_or_default();
+    let routes = fields
+        .required("routes")
+        .map(|at| routes(&at, name.unwrap_or_default(), protocol, fields.get("jwt").is_some()));
     let (name, bind, routes) = (name?.to_owned(), bind?, routes?);
     let original_destination = original.unwrap_or(false);
     Some(Listener {
@@ -54,6 +57,7 @@ fn one(at: &At<'_>) -> Option<Listener> {
         original_destination,
         tls,
         authorize,
+        jwt,
         limits,
         routes,
     })
@@ -145,7 +149,12 @@ fn limits(at: Option<At<'_>>, protocol: ListenerProtocol) -> ListenerLimits {
     limits
 }
 
-fn routes(at: &At<'_>, listener: &str, protocol: ListenerProtocol) -> Vec<crate::config::Route> {
+fn routes(
+    at: &At<'_>,
+    listener: &str,
+    protocol: ListenerProtocol,
+    tokens: bool,
+) -> Vec<crate::config::Route> {
     let Some(items) = at.list("a list of routes") else { return Vec::new() };
     if items.is_empty() {
         let error = Diagnostic::error("missing-key", at.node.span, "`routes` holds no route");
@@ -157,6 +166,9 @@ fn routes(at: &At<'_>, listener: &str, protocol: ListenerProtocol) -> Vec<crate:
         .map(|(index, item)| action::route(item, &format!("{listener}[{index}]")))
         .collect();
     unique_names(&items);
+    if !tokens {
+        jwt::need_issuers(at, &routes);
+    }
     if protocol == ListenerProtocol::Tcp {
         only_to(at, &items, &routes);
         routes.iter_mut().flatten().for_each(without_http);
@@ -207,6 +219,7 @@ fn only_to(at: &At<'_>, items: &[At<'_>], routes: &[Option<crate::config::Route>
             "fault",
             "mirror",
             "hedge",
+            "jwt",
         ] {
             let Some(entry) = item.node.entry(key).filter(|entry| !entry.node.inherited) else {
                 continue;

@@ -148,13 +148,11 @@ fn rate(at: &At<'_>) -> Option<Rate> {
 }
 
 fn by(at: At<'_>) -> Option<RateLimitBy> {
-    const RIGHT: &str = "write `header:NAME` or `source`";
-    let text = at.scalar("`header:NAME` or `source`")?.text.as_str();
+    const RIGHT: &str = "write `header:NAME`, `source` or `identity`";
+    let text = at.scalar("`header:NAME`, `source` or `identity`")?.text.as_str();
     let right = match text.split_once(':') {
         None if text == "source" => return Some(RateLimitBy::Source),
-        None if text == "identity" => {
-            "a peer has an identity over TLS only, which this version does not speak: write `header:NAME` or `source`"
-        }
+        None if text == "identity" => return Some(RateLimitBy::Identity),
         None if text == "header" => "name the header, such as `header:x-tenant`",
         Some(("header", name)) => match http::HeaderName::from_bytes(name.trim().as_bytes()) {
             Ok(name) => return Some(RateLimitBy::Header(name)),

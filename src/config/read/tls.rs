@@ -1,5 +1,7 @@
 //! `identity`, `tls`.
 
+use rustls::pki_types::ServerName;
+
 use crate::base::address::Address;
 use crate::base::certificates::{Authorities, CertificateFiles};
 use crate::base::identity::IdentityPattern;
@@ -74,12 +76,21 @@ pub(super) fn upstream(at: At<'_>) -> Option<Option<UpstreamTls>> {
     never_or(at, "a map with keys such as `sni`", |at| {
         let fields = at.fields(&keys::UPSTREAM_TLS)?;
         pair(&fields);
-        let sni = fields.read("sni", |at| at.parsed(top::host_name));
+        let sni = fields.read("sni", |at| at.parsed(server_name));
         let verify = fields.read("verify", patterns);
         let mut files = files(&fields).or(&at.reader.identity.borrow());
         files.ca.get_or_insert(Authorities::System);
         Some(UpstreamTls { files, sni, verify: verify.unwrap_or_default() })
     })
+}
+
+/// A host name that TLS can ask for.
+fn server_name(text: &str) -> Result<String, &'static str> {
+    let name = top::host_name(text)?;
+    match ServerName::try_from(name.as_str()) {
+        Ok(_) => Ok(name),
+        Err(_) => Err("write a host name that a certificate can be for"),
+    }
 }
 
 /// A unix socket has no address that a certificate could be for: somebody has to be named.

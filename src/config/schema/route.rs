@@ -60,6 +60,11 @@ pub(super) fn route_keys() -> Properties {
             any_of(vec![words(&["never"]), retry()]),
         ),
     ];
+    keys.push((
+        "jwt",
+        "Whether a token is needed where the listener has `jwt`. Default required.",
+        words(&["required", "optional", "never"]),
+    ));
     keys.extend(shaping_keys());
     keys.push(("hash", "What ring_hash and maglev choose by: the first that is there.", hash()));
     keys

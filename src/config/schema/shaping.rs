@@ -20,8 +20,8 @@ pub(super) fn shaping_keys() -> Properties {
             ),
             (
                 "by",
-                "Who has a limit of his own: `header:NAME` or `source`. Default: the route has one.",
-                pattern("^(header:.+|source)$"),
+                "Who has a limit of his own: `header:NAME`, `source` or `identity`. Default: the route has one.",
+                pattern("^(header:.+|source|identity)$"),
             ),
             ("keys", "Keys told apart at once. Default 10000.", integer(1, 1_000_000)),
         ],

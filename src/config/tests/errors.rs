@@ -223,9 +223,13 @@ told! {
     authorize_rules_that_cannot_be: listener("bind: 127.0.0.1:80\nauthorize: { enforce: maybe, deny: [{}], allow: [{ from: [\"*\", \"spiffe://Blog/a\", \"spiffe://blog/*/a\", 10.0.0.1], source: [10.0.0.1/8, host, \"::ffff:10.0.0.0/104\"], method: get, path: admin, headers: { host: a }, role: x }, { from: [] }] }\nroutes: [{ to: articles }]");
     authorize_of_a_tcp_listener: listener("bind: 127.0.0.1:80\nprotocol: tcp\nauthorize: [{ source: 10.0.0.0/8, path: /x, method: GET }]\nroutes: [{ to: articles }]");
     authorize_rules_that_decide_nothing: listener("bind: 127.0.0.1:80\nauthorize: { deny: [{ path: \"/admin/*\" }, { path: /admin/x }], allow: [{ path: /admin/y, method: GET }, { source: 10.0.0.0/8 }, { source: 10.1.0.0/16, method: GET }] }\nroutes: [{ to: articles }]");
+    authorize_by_identities_that_nobody_has: listener("bind: 127.0.0.1:80\nauthorize: [{ from: \"spiffe://blog/ns/web/*\" }]\nroutes: [{ to: articles }]");
     authorize_that_denies_everything: listener("bind: 127.0.0.1:80\nauthorize: { deny: [{ path: /x }] }\nroutes: [{ to: articles }]");
+    jwt_that_cannot_be: listener("bind: 127.0.0.1:80\njwt: [{ issuer: a, jwks: keys.json }, { jwks: \"https://u:p@h/\", leeway: 1h, claims: { sub: authorization, aud: te } }, { issuer: b, jwks: \"file://keys\", secret: x }]\nroutes: [{ to: articles, jwt: maybe }]");
+    jwt_of_a_tcp_listener: listener("bind: 127.0.0.1:80\nprotocol: tcp\njwt: { issuer: a, jwks: \"file:///k\" }\nroutes: [{ to: articles, jwt: never }]");
+    jwt_of_a_route_alone: route("to: articles\njwt: required");
+    jwt_that_is_taken_too_easily: listener("bind: 127.0.0.1:80\njwt: { issuer: a, jwks: \"http://auth.blog/keys\" }\nroutes: [{ to: articles }]");
     rate_limits_that_cannot_be: route("to: articles\nrate_limit: { rate: 0/s, burst: 0, by: ip }");
-    rate_limit_of_identities: route("to: articles\nrate_limit: { rate: 100/s, by: identity }");
     rate_limit_without_a_rate: route("to: articles\nrate_limit: { burst: 5, keys: 7 }");
     rate_limit_by_no_header: route("to: articles\nrate_limit: { rate: 100, by: \"header:x y\" }");
     faults_that_cannot_be: route("to: articles\nfault: { delay: { share: 2, for: 0s }, abort: { percentage: 5%, status: 99 } }");

@@ -211,6 +211,7 @@ fn the_documentation_names_every_key_and_warning() {
     let sources = [
         include_str!("../validate.rs"),
         include_str!("../validate/authorize.rs"),
+        include_str!("../validate/jwt.rs"),
         include_str!("../validate/shadow.rs"),
         include_str!("../validate/shaping.rs"),
     ];

@@ -4,7 +4,7 @@ use crate::base::address::Address;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::node::{Node, Path, Value};
 use crate::config::source::Span;
-use crate::config::{Authorize, AuthorizeRule, Listener};
+use crate::config::{Authorize, AuthorizeRule, ClientCert, Listener};
 
 use super::shadow::{pattern_covers, values_cover};
 
@@ -53,6 +53,14 @@ fn idle(
     index: usize,
     rule: &AuthorizeRule,
 ) -> Option<(String, &'static str)> {
+    if !rule.from.is_empty() && !identifies(listener) {
+        let why =
+            "never holds: nobody has an identity here, as no client certificates are asked for";
+        return Some((
+            why.to_owned(),
+            "write `tls: { client_cert: required }`, or remove the rule",
+        ));
+    }
     if !rule.source.is_empty() && matches!(listener.bind, Address::Unix(_)) {
         return Some((
             "never holds: peers on a unix socket have no address".to_owned(),
@@ -69,6 +77,11 @@ fn idle(
             .or_else(|| earlier("allow", authorize.allow.get(..index)?)),
     };
     by.map(|why| (why, "remove it, or narrow the other"))
+}
+
+/// Whether callers of this listener can prove who they are.
+fn identifies(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| tls.client_cert != ClientCert::None)
 }
 
 /// Whether `first` holds wherever `second` does. May say no where a proof would be hard, never yes where it is not so.

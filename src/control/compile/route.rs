@@ -15,7 +15,7 @@ use crate::route;
 use crate::snapshot::{Action, HeaderEdits, Route, Split};
 use crate::upstream::Upstream;
 
-use super::{balance, shaping};
+use super::{balance, jwt, shaping};
 
 /// A route with its upstreams, edits and policies.
 pub(super) fn compile(
@@ -59,6 +59,7 @@ pub(super) fn compile(
         fault: shaping::fault(listener, route, metrics),
         mirror: shaping::mirror(listener, route, upstreams, metrics)?,
         hedging: shaping::hedging(listener, route, before, metrics),
+        jwt: jwt::mode(route.jwt),
         hash: route.hash.iter().map(balance::hash_by).collect(),
         rate_limit: shaping::rate_limit(listener, route, before, metrics)?,
         retry: match &route.retry {

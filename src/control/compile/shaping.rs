@@ -32,6 +32,7 @@ pub(super) fn rate_limit(
             config::RateLimitBy::Route => RateLimitBy::Route,
             config::RateLimitBy::Header(name) => RateLimitBy::Header(name.clone()),
             config::RateLimitBy::Source => RateLimitBy::Source,
+            config::RateLimitBy::Identity => RateLimitBy::Identity,
         },
         keys: limit.keys,
     };
