@@ -151,7 +151,10 @@ impl LocalUpstream {
         let (pool, policy) = (self.pool(&endpoint), &upstream.policy.pool);
         let maker = loop {
             match pool.http2(policy, Instant::now()) {
-                Http2Place::Stream(..) => return Some(true),
+                Http2Place::Stream(..) => {
+                    tls.chosen.note(true);
+                    return Some(true);
+                }
                 Http2Place::Wait(connecting) => {
                     connecting.finished().await.ok()?;
                     if let Some(chosen) = tls.chosen.http2() {
