@@ -4,6 +4,8 @@
 #[path = "support/consul.rs"]
 mod consul;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 #[path = "support/traffic.rs"]
 mod traffic;
 
@@ -14,6 +16,8 @@ use tokio::time::Instant;
 
 use consul::{Agent, Fake, instance, instances};
 use support::{PATIENCE, Proxy, Upstream, get};
+use tls::Authority;
+use traffic::free_port;
 
 /// A proxy whose one upstream comes from `discover`.
 fn yaml(discover: &str) -> String {
@@ -294,17 +298,19 @@ fn a_real_agent_is_followed_through_registrations_and_health() {
     register(&agent, "a2", two.address);
     until("the second instance", || ask(&proxy) == "two");
     let mut slowest = Duration::ZERO;
-    for _ in 0..3 {
-        // The budget of questions is four at once and one a second: what is measured is a lone change.
+    for turn in 0..3 {
         agent.put("/v1/agent/check/fail/check-a1", "");
         let changed = Instant::now();
         until("the first fails its check", || upstream_size(&proxy) == 1);
-        slowest = slowest.max(changed.elapsed());
+        // Four questions may follow at once, then one a second: what is measured is a change by itself.
+        if turn == 0 {
+            slowest = changed.elapsed();
+        }
         assert_eq!([ask(&proxy), ask(&proxy)], ["two", "two"]);
         agent.put("/v1/agent/check/pass/check-a1", "");
         until("it passes again", || upstream_size(&proxy) == 2);
     }
-    println!("a change reached picks in {slowest:?} at most");
+    println!("a change reached picks in {slowest:?}");
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 
     // A restart forgets everything: what it had is kept until it is registered anew.
@@ -321,6 +327,37 @@ fn a_real_agent_is_followed_through_registrations_and_health() {
     register(&agent, "a2", two.address);
     until("the new registration", || upstream_size(&proxy) == 1);
     assert_eq!([ask(&proxy), ask(&proxy)], ["two", "two"]);
+}
+
+#[test]
+fn a_real_agent_is_asked_over_mutual_tls_with_files_as_they_are() {
+    let (ours, theirs) = (Authority::new("agents"), Authority::new("others"));
+    let server = ours.issue("agent", &["127.0.0.1", "localhost"]);
+    let client = ours.issue("sidecar", &["sidecar.test"]);
+    let https = free_port();
+    let hcl = format!(
+        "ports {{ https = {https} }} cert_file = \"{}\" key_file = \"{}\" ca_file = \"{}\" verify_incoming_https = true",
+        server.cert.display(),
+        server.key.display(),
+        ours.ca().display()
+    );
+    let Some(agent) = Agent::start(&hcl) else { return };
+    let one = Upstream::ok("one");
+    register(&agent, "a1", one.address);
+    let trusted = theirs.dir.path().join("trusted.crt");
+    std::fs::copy(theirs.ca(), &trusted).unwrap();
+    let proxy = Proxy::start(&yaml(&format!(
+        "{{ consul: {{ address: \"127.0.0.1:{https}\", service: articles, tls: {{ ca: {}, cert: {}, key: {} }} }} }}",
+        trusted.display(),
+        client.cert.display(),
+        client.key.display()
+    )));
+    until("the agent is not believed", || errors(&proxy, "unreachable") >= 1.0);
+    let shown = upstream(&proxy);
+    let told = shown["discovery"]["last_error"]["text"].as_str().unwrap().to_owned();
+    assert!(told.contains("TLS"), "{told}");
+    std::fs::copy(ours.ca(), &trusted).unwrap();
+    until("the right authority", || ask(&proxy) == "one");
 }
 
 fn upstream_size(proxy: &Proxy) -> usize {

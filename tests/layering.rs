@@ -26,7 +26,7 @@ const TABLE: &[(&str, u8, &str)] = &[
     ("route", 2, "base metrics policy"),
     ("tls", 2, "base metrics policy"),
     ("net", 3, "base io metrics tls"),
-    ("discovery", 4, "base io metrics net"),
+    ("discovery", 4, "base io metrics tls net"),
     ("health", 4, "base io metrics policy tls net"),
     ("upstream", 4, "base io metrics policy balance tls net"),
     ("snapshot", 5, "base metrics policy route tls upstream"),

@@ -210,7 +210,7 @@ fn one_upstream(
     identity: Option<&Node>,
 ) {
     w.section(&quoted(&upstream.name), |w| {
-        discover::source(w, &upstream.discover, node);
+        discover::source(w, &upstream.discover, node, identity);
         let protocol = match upstream.protocol {
             UpstreamProtocol::Http1 => "http1",
             UpstreamProtocol::Http2 => "http2",

@@ -78,8 +78,8 @@ sections! {
     DISCOVER = "`discover`" ["dns" "dns+srv" "consul" "k8s" "file" "original"] later ["xds"];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
-        "address" "service" "tags" "datacenter" "passing" "token_file"
-    ] later ["tls"];
+        "address" "service" "tags" "datacenter" "passing" "token_file" "tls"
+    ] later [];
     DISCOVER_KUBERNETES = "`discover.k8s`" ["namespace" "service" "port" "kubeconfig" "context"] later [];
     DISCOVER_SRV = "`discover.dns+srv`" ["name"] later [];
     DISCOVER_ORIGINAL = "`discover.original`" [] later [];

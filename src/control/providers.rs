@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
+
 use crate::config::{self, Config, Discover};
 use crate::discovery::Provider;
-use crate::discovery::consul::{Consul, Query};
+use crate::discovery::consul::{AgentTls, Consul, Query};
 use crate::discovery::dns::{Dns, Resolver, ResolverError, Srv, TtlRange};
 use crate::discovery::file::File;
+use crate::tls::ClientSettings;
 
 use super::ApplyError;
 
@@ -77,6 +80,19 @@ fn consul_query(consul: &config::ConsulService) -> Query {
         datacenter: consul.datacenter.clone(),
         passing: consul.passing,
         token_file: consul.token_file.clone(),
+        tls: consul.tls.as_ref().map(|tls| agent_tls(tls, &consul.host)),
+    }
+}
+
+/// The name that is asked for: the one written, else one that is wanted, else the agent's own.
+fn agent_tls(tls: &config::UpstreamTls, host: &str) -> AgentTls {
+    let wanted = tls.verify.iter().map(ToString::to_string).find(|name| !name.contains(['*', '/']));
+    let host = || host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = tls.sni.clone().or(wanted).unwrap_or_else(host);
+    let name = ServerName::try_from(name).ok();
+    AgentTls {
+        files: tls.files.clone(),
+        settings: ClientSettings { name, verify: tls.verify.clone() },
     }
 }
 

@@ -26,7 +26,9 @@ use super::ErrorKind;
 use super::dns::{Resolver, ResolverError, parse_name};
 use super::last_good::Trouble;
 use super::publisher::Publisher;
+use crate::base::certificates::CertificateFiles;
 use crate::base::rng::Rng;
+use crate::tls::ClientSettings;
 
 /// An answer from here on is read on another thread: the control thread has health checks to keep up with.
 const LARGE: usize = 256 * 1024;
@@ -34,7 +36,7 @@ const LARGE: usize = 256 * 1024;
 /// `discover: consul://…`.
 #[derive(Debug)]
 pub struct Consul {
-    settings: Settings,
+    settings: Box<Settings>,
     source: Arc<str>,
 }
 
@@ -55,6 +57,17 @@ pub struct Query {
     pub passing: bool,
     /// Where the token stands; read with each question.
     pub token_file: Option<PathBuf>,
+    /// `None`: in clear.
+    pub tls: Option<AgentTls>,
+}
+
+/// How an agent is spoken to in TLS.
+#[derive(Debug, Clone)]
+pub struct AgentTls {
+    /// Read for each connection: certificates that are replaced are used with the next.
+    pub files: CertificateFiles,
+    /// Whom we want to find there.
+    pub settings: ClientSettings,
 }
 
 #[derive(Debug)]
@@ -78,7 +91,8 @@ impl Consul {
     ) -> Result<Self, ResolverError> {
         let host = parse_name(query.host.trim_start_matches('[').trim_end_matches(']'))?;
         let address = format!("{}:{}", query.host, query.port);
-        Ok(Self { settings: Settings { query, address, host, resolver }, source: source.into() })
+        let settings = Box::new(Settings { query, address, host, resolver });
+        Ok(Self { settings, source: source.into() })
     }
 
     pub(super) fn source(&self) -> Arc<str> {
@@ -88,7 +102,7 @@ impl Consul {
     /// Asks, publishes, asks again; ends only by being aborted.
     pub(super) async fn run(self, publisher: Publisher, mut rng: Rng) {
         let passing = self.settings.query.passing;
-        let mut asker = Asker::new(self.settings);
+        let mut asker = Asker::new(*self.settings);
         let (mut state, mut question) = ConsulState::new(Instant::now());
         loop {
             sleep_until(question.at).await;

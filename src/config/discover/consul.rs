@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::config::UpstreamTls;
+
 /// A service as a Consul agent knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ConsulService {
     /// The agent: a name, lower case, or an address (IPv6 in brackets).
     pub host: String,
@@ -19,10 +21,12 @@ pub struct ConsulService {
     pub passing: bool,
     /// Read with each question. Default: no token.
     pub token_file: Option<PathBuf>,
+    /// How the agent is spoken to. Default: in clear.
+    pub tls: Option<UpstreamTls>,
 }
 
 impl ConsulService {
-    /// As a URL, without the file of the token, which a URL does not have.
+    /// As a URL, without what a URL does not have.
     pub fn url(&self) -> String {
         let mut url = format!("consul://{}:{}/{}", self.host, self.port, self.service);
         let mut mark = '?';

@@ -3,10 +3,15 @@
 use crate::config::node::Node;
 use crate::config::{ConsulService, Discover, KubernetesPort, KubernetesService};
 
-use super::below;
 use super::write::{self, Writer, list, quoted, text};
+use super::{below, tls};
 
-pub(super) fn source(w: &mut Writer<'_>, discover: &Discover, upstream: Option<&Node>) {
+pub(super) fn source(
+    w: &mut Writer<'_>,
+    discover: &Discover,
+    upstream: Option<&Node>,
+    identity: Option<&Node>,
+) {
     let node = below(upstream, "discover", "");
     match discover {
         Discover::Endpoints(endpoints) => {
@@ -20,12 +25,17 @@ pub(super) fn source(w: &mut Writer<'_>, discover: &Discover, upstream: Option<&
         | Discover::File { .. } => {
             w.leaf("discover", quoted(discover.source()), node);
         }
-        Discover::Consul(service) => w.section("discover", |w| consul(w, service, node)),
+        Discover::Consul(service) => w.section("discover", |w| consul(w, service, node, identity)),
         Discover::Kubernetes(service) => w.section("discover", |w| kubernetes(w, service, node)),
     }
 }
 
-fn consul(w: &mut Writer<'_>, consul: &ConsulService, node: Option<&Node>) {
+fn consul(
+    w: &mut Writer<'_>,
+    consul: &ConsulService,
+    node: Option<&Node>,
+    identity: Option<&Node>,
+) {
     let long = below(node, "consul", "");
     // The short form says it all in one place.
     let at = |key| if long.is_some() { below(long, key, "") } else { node };
@@ -43,6 +53,7 @@ fn consul(w: &mut Writer<'_>, consul: &ConsulService, node: Option<&Node>) {
             Some(path) => w.leaf("token_file", quoted(path.display()), at("token_file")),
             None => w.note("token_file: none"),
         }
+        tls::upstream(w, consul.tls.as_ref(), at("tls"), identity);
     });
 }
 

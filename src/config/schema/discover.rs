@@ -88,6 +88,7 @@ fn consul() -> Value {
             ("datacenter", "Default: the agent's own.", text()),
             ("passing", "Without instances that have a warning. Default false.", boolean()),
             ("token_file", "Where the ACL token stands; read with each question.", text()),
+            ("tls", "TLS towards the agent. Default never.", super::tls::upstream()),
         ],
     )
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, HOST, USER_AGENT};
@@ -19,11 +19,13 @@ use crate::discovery::last_good::Trouble;
 use crate::io::request_body::RequestBody;
 use crate::metrics;
 use crate::net::{
-    Connect, Http1, RequestHead, ResponseBody, SendFailure, Target, UpstreamResponse,
+    Connect, Http1, RequestHead, ResponseBody, SendFailure, Target, TlsTarget, UpstreamResponse,
 };
+use crate::tls::files::Vouched;
+use crate::tls::{Alpn, ClientTls, Material};
 
 use super::index::Index;
-use super::{Query, Settings};
+use super::{AgentTls, Query, Settings};
 
 /// Until an answer is whole, without the time that it may wait for a change.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -138,10 +140,15 @@ impl Asker {
 
     async fn connect(&self) -> Result<Http1, Trouble> {
         let addresses = self.settings.resolver.addresses(&self.settings.host).await?;
+        let tls = self.settings.query.tls.as_ref().map(|tls| self.client(tls)).transpose()?;
         let mut failed = None;
         for ip in addresses {
             let address = Address::Tcp((ip, self.settings.query.port).into());
-            let target = Target { address, timeout: CONNECT_TIMEOUT, tls: None };
+            let tls = tls.as_ref().and_then(|tls| {
+                let config = tls.current().offering(Alpn::Http1);
+                Some(TlsTarget { config, name: tls.name_of(&address)? })
+            });
+            let target = Target { address, timeout: CONNECT_TIMEOUT, tls };
             match Connect.call(target).await {
                 Ok(socket) => {
                     return Ok(Http1::new(socket, Instant::now(), metrics::unseen()));
@@ -156,6 +163,17 @@ impl Asker {
             Some(error) => self.trouble(ErrorKind::Unreachable, &error),
             None => self.trouble(ErrorKind::Unreachable, &"its name has no address"),
         })
+    }
+
+    /// TLS with the files as they are at this moment.
+    fn client(&self, tls: &AgentTls) -> Result<ClientTls, Trouble> {
+        let material = Material::load(&tls.files, Vouched::Elsewhere, SystemTime::now());
+        let material = material.map_err(|errors| {
+            let first = errors.first().map(ToString::to_string).unwrap_or_default();
+            self.trouble(ErrorKind::Other, &first)
+        })?;
+        let made = ClientTls::new(tls.settings.clone(), &material);
+        made.map_err(|error| self.trouble(ErrorKind::Other, &error))
     }
 
     async fn read(&self, response: UpstreamResponse) -> Result<Reply, Trouble> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::config::diagnostic::nearest;
 use crate::config::{ConsulService, Discover, keys};
 
-use super::super::{At, top};
+use super::super::{At, tls, top};
 
 const RIGHT: &str = "write `consul://127.0.0.1:8500/service`";
 
@@ -25,6 +25,7 @@ pub(super) fn url(rest: &str) -> Result<Discover, String> {
         datacenter: None,
         passing: false,
         token_file: None,
+        tls: None,
     };
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         match parameter.split_once('=') {
@@ -57,6 +58,7 @@ pub(super) fn map(at: &At<'_>) -> Option<Discover> {
     let datacenter = fields.read("datacenter", |at| at.parsed(|text| name(text, "this")));
     let passing = fields.read("passing", |at| at.boolean());
     let token_file = fields.read("token_file", top::absolute_path);
+    let tls = fields.read("tls", tls::upstream).flatten();
     let address = fields.required("address").and_then(|at| at.parsed(address));
     let service = fields.required("service").and_then(|at| at.parsed(|text| name(text, "this")));
     let (host, port) = address?;
@@ -68,6 +70,7 @@ pub(super) fn map(at: &At<'_>) -> Option<Discover> {
         datacenter,
         passing: passing.unwrap_or(false),
         token_file,
+        tls,
     })))
 }
 
