@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::upstream::{Upstream, UpstreamTls};
 
 use super::checks::UpstreamHealth;
-use super::providers::Shared;
+use super::providers::{Shared, same_policy};
 use super::{Applied, ApplyError, certificates, compile};
 
 /// The upstreams in force, by name.
@@ -341,27 +341,6 @@ fn raise(counter: &prometheus::IntCounter, reported: &mut u64, counted: u64) {
 /// The label values of `discovery_errors_total`.
 pub(super) fn error_words() -> Vec<&'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.word()).collect()
-}
-
-/// True where only the source of endpoints, or what they are checked for, differs: connections, budgets and counts stay.
-fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
-    let without_source = |upstream: &config::Upstream| config::Upstream {
-        discover: Discover::Endpoints(Vec::new()),
-        health: None,
-        ..upstream.clone()
-    };
-    let original = |upstream: &config::Upstream| upstream.discover == Discover::Original;
-    without_source(a) == without_source(b) && original(a) == original(b)
-}
-
-/// True where the names that endpoints are asked for stay, too: some are those that are looked up.
-fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -> bool {
-    let planned = certificates.upstream(&upstream.name);
-    match (&upstream.tls, planned) {
-        (Some(tls), Some(planned)) => Arc::ptr_eq(tls.client(), &planned),
-        (None, None) => true,
-        _ => false,
-    }
 }
 
 fn publish(
