@@ -127,13 +127,3 @@ pub(super) fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
     let original = |upstream: &config::Upstream| upstream.discover == Discover::Original;
     without_source(a) == without_source(b) && original(a) == original(b)
 }
-
-/// True where the names that endpoints are asked for stay, too: some are those that are looked up.
-fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -> bool {
-    let planned = certificates.upstream(&upstream.name);
-    match (&upstream.tls, planned) {
-        (Some(tls), Some(planned)) => Arc::ptr_eq(tls.client(), &planned),
-        (None, None) => true,
-        _ => false,
-    }
-}

@@ -343,6 +343,16 @@ pub(super) fn error_words() -> Vec<&'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.word()).collect()
 }
 
+/// True where the names that endpoints are asked for stay, too: some are those that are looked up.
+fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -> bool {
+    let planned = certificates.upstream(&upstream.name);
+    match (&upstream.tls, planned) {
+        (Some(tls), Some(planned)) => Arc::ptr_eq(tls.client(), &planned),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 fn publish(
     upstream: &Arc<Upstream>,
     specs: &[crate::base::endpoint::EndpointSpec],
