@@ -95,6 +95,8 @@ fn each_page_has_its_methods_and_says_so() {
         ("GET", "/config", 200),
         ("GET", "/upstreams", 200),
         ("GET", "/upstreams?x=y", 200),
+        ("GET", "/services", 200),
+        ("POST", "/services/events", 405),
         ("POST", "/reload", 200),
         ("POST", "/live", 405),
         ("DELETE", "/ready", 405),
@@ -117,9 +119,17 @@ fn each_page_has_its_methods_and_says_so() {
     let lost = get(admin, "/nothing");
     let index = get(admin, "/");
     assert_eq!(lost.text(), index.text(), "a page that is not there lists those that are");
-    for page in
-        ["/metrics", "/ready", "/live", "/config", "/upstreams", "/reload", "/drain", "/log-level"]
-    {
+    for page in [
+        "/metrics",
+        "/ready",
+        "/live",
+        "/config",
+        "/upstreams",
+        "/services",
+        "/reload",
+        "/drain",
+        "/log-level",
+    ] {
         assert!(index.text().contains(page), "{page}");
     }
     assert_eq!(get(admin, "/ready").status, 200, "a refused method has changed nothing");

@@ -1,98 +1,18 @@
 //! Upstreams by name, with dnsmasq as the name server.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
+#[path = "support/dnsmasq.rs"]
+mod dnsmasq;
 mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
 
-use std::io::{BufReader, Write};
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use support::{PATIENCE, Proxy, get, read_request};
-use traffic::{free_port, ok, program};
-
-/// dnsmasq with one file of names, which it reads again when told to.
-struct NameServer {
-    program: PathBuf,
-    dir: tempfile::TempDir,
-    port: u16,
-    running: Option<Child>,
-}
-
-impl NameServer {
-    /// `None` where it is not installed. It does not run yet.
-    fn new() -> Option<Self> {
-        let program = program("OUTRIGGER_TEST_DNSMASQ", "dnsmasq", "dnsmasq-base")?;
-        let dir = tempfile::tempdir().unwrap();
-        Some(Self { program, dir, port: free_port(), running: None })
-    }
-
-    /// Writes the names, lines of `address name`, and has them read.
-    fn names(&self, lines: &str) {
-        std::fs::write(self.dir.path().join("hosts"), lines).unwrap();
-        if let Some(child) = &self.running {
-            let pid = child.id().to_string();
-            assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-        }
-    }
-
-    fn start(&mut self) {
-        let mut command = Command::new(&self.program);
-        command
-            .args(["-k", "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv"])
-            .args(["--no-hosts", "--conf-file=/dev/null", "--local-ttl=1", "--local=/test/"])
-            .args(["--user=root", "--pid-file="])
-            .arg(format!("--port={}", self.port))
-            .arg(format!("--addn-hosts={}", self.dir.path().join("hosts").display()))
-            .stderr(Stdio::null());
-        self.running = Some(command.spawn().unwrap());
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut child) = self.running.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-impl Drop for NameServer {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// Two services on one port: `one` on 127.0.0.1 and `two` on 127.0.0.2. Returns the port.
-fn one_and_two() -> u16 {
-    let (first, second) = loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if let Ok(second) = TcpListener::bind(("127.0.0.2", port)) {
-            break (first, second);
-        }
-    };
-    let port = first.local_addr().unwrap().port();
-    for (listener, body) in [(first, "one"), (second, "two")] {
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(stream) = stream else { return };
-                std::thread::spawn(move || {
-                    let mut stream = BufReader::new(stream);
-                    while read_request(&mut stream).is_some() {
-                        if stream.get_mut().write_all(&ok(body)).is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-    }
-    port
-}
+use dnsmasq::{NameServer, one_and_two};
+use support::{PATIENCE, Proxy, get};
 
 fn yaml(server: &NameServer, port: u16) -> String {
     format!(
@@ -181,4 +101,38 @@ fn a_name_that_is_taken_back_loses_its_endpoints() {
     assert_eq!(reply.header("x-outrigger-reason"), Some("no_upstream"), "{}", reply.text());
     server.names("127.0.0.2 web.test\n");
     until("the name is back", || get(to, "/").text() == "two");
+}
+
+#[test]
+fn a_changed_name_reaches_requests_within_its_ttl_and_a_second() {
+    let Some(mut server) = NameServer::new() else { return };
+    let port = one_and_two();
+    server.names("127.0.0.1 web.test\n");
+    server.start();
+    let proxy = Proxy::start(&yaml(&server, port));
+    let to = proxy.address("outbound");
+    until("the first answer", || get(to, "/").text() == "one");
+    let mut took = Vec::new();
+    for (address, body) in [("127.0.0.2", "two"), ("127.0.0.1", "one"), ("127.0.0.2", "two")] {
+        let start = Instant::now();
+        server.names(&format!("{address} web.test\n"));
+        until("the change", || get(to, "/").text() == body);
+        took.push(start.elapsed());
+    }
+    took.sort();
+    // The name server says 1 s.
+    assert!(took[1] < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn an_answer_that_does_not_fit_is_asked_for_over_tcp() {
+    let Some(mut server) = NameServer::new() else { return };
+    server.arguments = vec!["--edns-packet-max=512".to_owned()];
+    let names: String = (1..=200).map(|n| format!("127.0.1.{n} web.test\n")).collect();
+    server.names(&names);
+    server.start();
+    let proxy = Proxy::start(&yaml(&server, 1));
+    proxy.wait_metrics("all addresses", |metrics| {
+        metrics.sum("outrigger_upstream_endpoints", &[("upstream", "articles")]) > 199.5
+    });
 }

@@ -6,6 +6,7 @@
 mod access;
 mod gate;
 mod health;
+mod services;
 mod show;
 mod standing;
 
@@ -15,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,12 +27,18 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::address::Address;
+use crate::base::rng::Rng;
 use crate::config::Admin;
 use crate::control::{ApplyError, Control, SocketFile};
 
 use access::Peer;
+use services::{Events, Stream};
+
+/// An answer that is there, or one that goes on.
+type Body = Either<Full<Bytes>, Stream>;
 
 /// Changes the level of the proxy's own log.
 pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String>>;
@@ -64,6 +71,7 @@ struct Context {
     control: Rc<Control>,
     settings: Admin,
     set_log_level: SetLogLevel,
+    events: Rc<Events>,
 }
 
 impl Server {
@@ -84,7 +92,11 @@ impl Server {
                 Listener::Unix(UnixListener::from_std(socket)?, file)
             }
         };
-        Ok(Self { listener, context: Rc::new(Context { control, settings, set_log_level }) })
+        let events = Rc::new(Events::new(Rng::from_entropy().bits()));
+        Ok(Self {
+            listener,
+            context: Rc::new(Context { control, settings, set_log_level, events }),
+        })
     }
 
     /// Where it listens, with the port that the system chose.
@@ -99,6 +111,8 @@ impl Server {
 
     /// Serves until it is dropped.
     pub async fn run(self) {
+        let events = Rc::clone(&self.context.events).run(Rc::clone(&self.context.control));
+        let _told_while_this_runs = AbortOnDropHandle::new(spawn_local(events));
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         // The semaphore is never closed.
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -139,7 +153,42 @@ where
 }
 
 impl Context {
-    async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+        if request.uri().path() == "/services/events" {
+            return self.events(peer, &request);
+        }
+        self.page(peer, request).await.map(Body::Left)
+    }
+
+    /// A stream of changes.
+    fn events(&self, peer: Peer, request: &Request<Incoming>) -> Response<Body> {
+        let token_file = self.settings.token_file.as_deref();
+        if let Err(refusal) = access::authorise(peer, token_file, request.headers()) {
+            return refusal.response().map(Body::Left);
+        }
+        if request.method() != Method::GET {
+            return only("GET").map(Body::Left);
+        }
+        let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+        match self.events.subscribe(&self.control, last) {
+            Some(stream) => {
+                let mut response = Response::new(Body::Right(stream));
+                let kind = HeaderValue::from_static("text/event-stream");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                response
+            }
+            None => {
+                let most = services::MAX_SUBSCRIBERS;
+                let why = format!("{most} listeners are as many as there may be\n");
+                let mut response = text(StatusCode::SERVICE_UNAVAILABLE, why).map(Body::Left);
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+                response
+            }
+        }
+    }
+
+    async fn page(&self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let reading = matches!(parts.method, Method::GET | Method::HEAD);
         match parts.uri.path() {
@@ -153,7 +202,7 @@ impl Context {
             return refusal.response();
         }
         let wanted = match parts.uri.path() {
-            "/" | "/config" | "/upstreams" | "/live" | "/ready" | "/metrics" => "GET",
+            "/" | "/config" | "/upstreams" | "/services" | "/live" | "/ready" | "/metrics" => "GET",
             "/reload" | "/drain" => "POST",
             "/log-level" => "PUT",
             _ => return text(StatusCode::NOT_FOUND, show::INDEX),
@@ -165,13 +214,12 @@ impl Context {
             _ => parts.method == Method::POST,
         };
         if !allowed {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {wanted}\n"));
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(wanted));
-            return response;
+            return only(wanted);
         }
         match parts.uri.path() {
             "/config" => self.config(),
             "/upstreams" => json(StatusCode::OK, &show::upstreams(&self.control)),
+            "/services" => json(StatusCode::OK, &services::page(&self.control)),
             "/reload" => self.reload().await,
             "/drain" => {
                 self.control.request_drain();
@@ -229,6 +277,13 @@ impl Context {
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
     }
+}
+
+/// The refusal of every method but one.
+fn only(method: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {method}\n"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -1,8 +1,11 @@
 //! What the admin pages say.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::balance::endpoint::Endpoint;
 use crate::base::units::format_duration;
 use crate::control::{Applied, Control, Managed};
 
@@ -17,6 +20,7 @@ outrigger admin
   GET  /live        200 while the process runs
   GET  /config      every value in force, with its origin
   GET  /upstreams   each endpoint: address, state, in flight, latency, source
+  GET  /services    services and where they are; /services/events streams changes
   POST /reload      read the file again
   POST /drain       end all traffic and exit
   PUT  /log-level   error, warn, info, debug, trace, or a filter
@@ -59,11 +63,12 @@ pub(super) fn thousandths(value: f64) -> f64 {
 pub(super) fn upstreams(control: &Control) -> Value {
     let now = Instant::now();
     control.with_upstreams(|upstreams| {
-        Value::Array(upstreams.iter().map(|managed| upstream(managed, now)).collect())
+        let page = |managed| upstream(managed, &upstreams.draining(&managed.upstream.name), now);
+        Value::Array(upstreams.iter().map(|managed| page(managed)).collect())
     })
 }
 
-fn upstream(managed: &Managed, now: Instant) -> Value {
+fn upstream(managed: &Managed, draining: &[Arc<Endpoint>], now: Instant) -> Value {
     let upstream = &managed.upstream;
     let limits: serde_json::Map<String, Value> = upstream
         .usage()
@@ -92,11 +97,16 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
                 "failures": endpoint.failures(),
                 "ewma_ms": thousandths(latency),
                 "source": source,
+                "age_seconds": age(endpoint, now),
             });
             standing::add(&mut shown, &upstream.balancer, endpoint, now);
             shown
         })
         .collect();
+    let endpoints = match &upstream.originals {
+        None => endpoints,
+        Some(originals) => originals.endpoints().iter().map(|e| passing(e, now)).collect(),
+    };
     let mut page = json!({
         "name": &*upstream.name,
         "resolved": upstream.is_resolved(),
@@ -107,6 +117,15 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         "limits": limits,
         "endpoints": endpoints,
     });
+    let draining = draining.iter().map(|endpoint| {
+        json!({
+            "address": endpoint.address.to_string(),
+            "state": "draining",
+            "in_flight": endpoint.in_flight(),
+            "age_seconds": age(endpoint, now),
+        })
+    });
+    page["draining"] = draining.collect();
     if let Some(shares) = standing::shares(&upstream.endpoints()) {
         page["shares"] = shares;
     }
@@ -114,6 +133,23 @@ fn upstream(managed: &Managed, now: Instant) -> Value {
         page[key] = value;
     }
     page
+}
+
+/// A destination of redirected connections.
+fn passing(endpoint: &Endpoint, now: Instant) -> Value {
+    json!({
+        "address": endpoint.address.to_string(),
+        "source": "original://",
+        "in_flight": endpoint.in_flight(),
+        "requests": endpoint.requests(),
+        "failures": endpoint.failures(),
+        "age_seconds": age(endpoint, now),
+    })
+}
+
+/// Whole seconds since an endpoint was first known.
+fn age(endpoint: &Endpoint, now: Instant) -> u64 {
+    now.saturating_duration_since(endpoint.since).as_secs()
 }
 
 fn discovery(managed: &Managed, source: &str, now: Instant) -> Value {

@@ -61,6 +61,8 @@ pub struct Endpoint {
     pub zone: Option<String>,
     /// What `subset` selects by.
     pub labels: BTreeMap<String, String>,
+    /// Since when it is known.
+    pub since: Instant,
     in_flight: AtomicU32,
     /// Where the upstream's requests in flight are counted, if they are: for the bound of `ring_hash`.
     total: OnceLock<Arc<AtomicU32>>,
@@ -88,6 +90,7 @@ impl Endpoint {
             address: spec.address.clone(),
             zone: spec.zone.clone(),
             labels: spec.labels.clone(),
+            since: now,
             in_flight: AtomicU32::new(0),
             total: OnceLock::new(),
             standing: Standing::new(now),
@@ -228,7 +231,8 @@ impl Endpoint {
         (tally as u32, (tally >> 32) as u32)
     }
 
-    pub(super) fn retire(&self) {
+    /// It is in no set any more.
+    pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
 

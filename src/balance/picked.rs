@@ -23,6 +23,11 @@ impl Picked {
         Self { endpoint: Arc::clone(endpoint), probe, panic }
     }
 
+    /// An endpoint that needed no choice.
+    pub fn only(endpoint: &Arc<Endpoint>) -> Self {
+        Self::new(endpoint, None, false)
+    }
+
     /// Where the attempt goes.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint

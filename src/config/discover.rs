@@ -32,6 +32,13 @@ pub enum Discover {
     },
     /// `discover: consul://address:port/service`.
     Consul(Box<ConsulService>),
+    /// `discover: dns+srv://name`.
+    Srv {
+        /// A name, lower case, without trailing dot.
+        name: String,
+    },
+    /// `discover: original://`.
+    Original,
     /// `discover: k8s://namespace/service:port`.
     Kubernetes(Box<KubernetesService>),
     /// `discover: file:///path`.
@@ -65,6 +72,8 @@ impl Discover {
             Self::Endpoints(_) => "endpoints".to_owned(),
             Self::Dns { host, port } => format!("dns://{host}:{port}"),
             Self::Consul(consul) => consul.url(),
+            Self::Srv { name } => format!("dns+srv://{name}"),
+            Self::Original => "original://".to_owned(),
             Self::Kubernetes(service) => service.url(),
             Self::File { path } => format!("file://{}", path.display()),
             Self::Xds(XdsSource { host, port, resource, .. }) => {
@@ -79,7 +88,13 @@ impl Discover {
             // As callers write it: without the port that `http` has by itself.
             Self::Dns { host, port: 80 } => Some(host.clone()),
             Self::Dns { host, port } => Some(format!("{host}:{port}")),
-            Self::Endpoints(_)
+            // `_http._tcp.articles.internal` is a service of articles.internal.
+            Self::Srv { name } => {
+                let host = name.split('.').skip_while(|label| label.starts_with('_'));
+                Some(host.collect::<Vec<_>>().join("."))
+            }
+            Self::Original
+            | Self::Endpoints(_)
             | Self::Consul(_)
             | Self::Xds(_)
             | Self::Kubernetes(_)

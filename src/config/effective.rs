@@ -170,6 +170,8 @@ fn one_listener(
         w.leaf("bind", quoted(&listener.bind), below(node, "bind", ""));
         w.leaf("protocol", protocol, below(node, "protocol", ""));
         w.leaf("direction", direction, below(node, "direction", ""));
+        let original = below(node, "original_destination", "");
+        w.leaf("original_destination", listener.original_destination, original);
         tls::listener(w, listener.tls.as_ref(), below(node, "tls", ""), identity);
         authorize::authorize(w, listener.authorize.as_ref(), below(node, "authorize", ""));
         jwt::issuers(w, &listener.jwt, below(node, "jwt", ""));

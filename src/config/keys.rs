@@ -42,8 +42,8 @@ sections! {
         "protocol" "connect_timeout" "balance" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle" "health" "outliers"
         "tls"
     ] later [];
-    LISTENER = "a listener" ["bind" "protocol" "direction" "tls" "authorize" "jwt" "limits" "routes"]
-        later ["original_destination" "proxy_protocol"];
+    LISTENER = "a listener" ["bind" "protocol" "direction" "original_destination" "tls" "authorize" "jwt" "limits" "routes"]
+        later ["proxy_protocol"];
     JWT = "`jwt`" ["issuer" "jwks" "audience" "leeway" "claims"] later [];
     AUTHORIZE = "`authorize`" ["enforce" "deny" "allow"] later [];
     AUTHORIZE_RULE = "an `authorize` rule" ["from" "source" "method" "path" "headers"] later [];
@@ -75,12 +75,14 @@ sections! {
         "endpoints" "discover" "protocol" "connect_timeout" "balance" "subset" "slow_start" "pool" "limits" "breaker" "adaptive" "throttle"
         "health" "outliers" "tls"
     ] later [];
-    DISCOVER = "`discover`" ["dns" "consul" "k8s" "file" "xds"] later ["dns+srv" "original"];
+    DISCOVER = "`discover`" ["dns" "dns+srv" "consul" "k8s" "file" "original" "xds"] later [];
     DISCOVER_DNS = "`discover.dns`" ["host" "port"] later [];
     DISCOVER_CONSUL = "`discover.consul`" [
         "address" "service" "tags" "datacenter" "passing" "token_file" "tls"
     ] later [];
     DISCOVER_KUBERNETES = "`discover.k8s`" ["namespace" "service" "port" "kubeconfig" "context"] later [];
+    DISCOVER_SRV = "`discover.dns+srv`" ["name"] later [];
+    DISCOVER_ORIGINAL = "`discover.original`" [] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
     DISCOVER_XDS = "`discover.xds`" ["address" "resource" "node"] later ["tls"];
     DISCOVER_XDS_NODE = "`discover.xds.node`" ["id" "cluster"] later [];

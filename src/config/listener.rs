@@ -18,6 +18,8 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// Default: outbound on a loopback or unix address, inbound elsewhere.
     pub direction: Direction,
+    /// Connections are redirected here by the packet filter, and were going elsewhere. Default false.
+    pub original_destination: bool,
     /// TLS; `None` (not written, or `never`): callers are spoken to in clear.
     pub tls: Option<ListenerTls>,
     /// Who may call what. `None`: everyone everything.

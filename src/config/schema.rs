@@ -193,6 +193,11 @@ fn listener_keys() -> Properties {
         ),
         ("tls", "TLS towards callers. Default never.", tls::listener()),
         (
+            "original_destination",
+            "Connections are redirected here by the packet filter. Default false.",
+            parts::boolean(),
+        ),
+        (
             "authorize",
             "Who may call what: a list of what is allowed, or its map. Default: everyone everything.",
             authorize::authorize(),

@@ -113,6 +113,7 @@ fn compile_listener(
     Ok(Listener {
         name: name.into(),
         inbound: listener.direction == config::Direction::Inbound,
+        original_destination: listener.original_destination,
         tls: tls.map(|server| ListenerTls { server, handshakes: metrics.tls.listener(name) }),
         authorize: authorize::authorize(listener, metrics)?,
         jwt: jwt::issuers(listener, keys, metrics),

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use crate::config::{self, Config, Discover};
 use crate::discovery::Provider;
 use crate::discovery::consul::{AgentTls, Consul, Query};
-use crate::discovery::dns::{Dns, Resolver, ResolverError, TtlRange};
+use crate::discovery::dns::{Dns, Resolver, ResolverError, Srv, TtlRange};
 use crate::discovery::file::File;
 use crate::tls::ClientSettings;
 
@@ -38,7 +38,13 @@ impl Shared {
             error: error.to_string(),
         };
         Ok(match &upstream.discover {
-            Discover::Endpoints(_) => None,
+            // The connections themselves say.
+            Discover::Endpoints(_) | Discover::Original => None,
+            Discover::Srv { name } => {
+                let resolver = self.resolver(&config.dns).map_err(failed)?;
+                let ttl = TtlRange::new(config.dns.ttl.0, config.dns.ttl.1);
+                Some(Provider::Srv(Srv::new(name, ttl, resolver).map_err(failed)?))
+            }
             Discover::File { path } => {
                 Some(Provider::File(File::new(path.clone(), config::endpoints_from)))
             }
@@ -120,4 +126,15 @@ fn kubernetes(
         zone: Some(config.zone.clone()).filter(|zone| !zone.is_empty()),
     };
     Kubernetes::new(query, service.url())
+}
+
+/// True where only the source of endpoints, or what they are checked for, differs: connections, budgets and counts stay.
+pub(super) fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
+    let without_source = |upstream: &config::Upstream| config::Upstream {
+        discover: Discover::Endpoints(Vec::new()),
+        health: None,
+        ..upstream.clone()
+    };
+    let original = |upstream: &config::Upstream| upstream.discover == Discover::Original;
+    without_source(a) == without_source(b) && original(a) == original(b)
 }

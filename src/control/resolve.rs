@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::balance::endpoint::Health;
+use crate::balance::endpoint::{Endpoint, Health};
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
 use crate::config::{self, Discover};
@@ -18,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::upstream::{Upstream, UpstreamTls};
 
 use super::checks::UpstreamHealth;
-use super::providers::Shared;
+use super::providers::{Shared, same_policy};
 use super::{Applied, ApplyError, certificates, compile};
 
 /// The upstreams in force, by name.
@@ -27,6 +28,10 @@ pub struct Upstreams {
     metrics: Metrics,
     checks: Rc<Checks>,
     managed: BTreeMap<String, Rc<Managed>>,
+    /// Replaced or removed, as long as they have requests.
+    gone: RefCell<Vec<Arc<Upstream>>>,
+    /// Told when a set was published or a configuration took force.
+    changes: Rc<Notify>,
     /// What providers have in common.
     shared: Shared,
 }
@@ -122,7 +127,14 @@ impl Upstreams {
     /// None yet.
     pub(super) fn new(metrics: Metrics) -> Self {
         let checks = Rc::new(Checks::new(Rng::from_entropy()));
-        Self { metrics, checks, managed: BTreeMap::new(), shared: Shared::default() }
+        Self {
+            metrics,
+            checks,
+            managed: BTreeMap::new(),
+            gone: RefCell::default(),
+            changes: Rc::default(),
+            shared: Shared::default(),
+        }
     }
 
     /// Compares the configuration with what is in force.
@@ -188,7 +200,7 @@ impl Upstreams {
                     // Before the old one goes: checks that both want go on.
                     let made = Rc::new(self.start(config, upstream, provider));
                     if let Some(old) = old {
-                        old.upstream.retire();
+                        self.retire(&old);
                     }
                     made
                 }
@@ -196,9 +208,10 @@ impl Upstreams {
             self.managed.insert(name, managed);
         }
         for (name, old) in before {
-            old.upstream.retire();
+            self.retire(&old);
             applied.upstreams_removed.push(name);
         }
+        self.changes.notify_one();
     }
 
     fn start(
@@ -209,15 +222,19 @@ impl Upstreams {
     ) -> Managed {
         let reported = RefCell::default();
         let health = self.start_checks(&config, &upstream);
-        if let Discover::Endpoints(specs) = &config.discover {
-            publish(&upstream, specs, health.as_deref());
+        match &config.discover {
+            Discover::Endpoints(specs) => publish(&upstream, specs, health.as_deref()),
+            // Nothing to wait for.
+            Discover::Original => publish(&upstream, &[], health.as_deref()),
+            _ => {}
         }
         let Some(provider) = provider else {
             return Managed { config, upstream, status: None, health, follow: None, reported };
         };
         let subscription = discovery::spawn(provider, Rng::from_entropy());
         let status = Some(Arc::clone(&subscription.status));
-        let follow = follow(subscription, Arc::clone(&upstream), health.clone());
+        let changes = self.changes();
+        let follow = follow(subscription, Arc::clone(&upstream), health.clone(), changes);
         let follow = Some(tokio::task::spawn_local(follow).abort_handle());
         Managed { config, upstream, status, health, follow, reported }
     }
@@ -241,6 +258,31 @@ impl Upstreams {
         let health = UpstreamHealth::new(&self.checks, check, metrics);
         health.follow(upstream, &set);
         Some(Rc::new(health))
+    }
+
+    /// Its requests finish where they are; nothing new goes there.
+    fn retire(&self, old: &Managed) {
+        old.upstream.retire();
+        let draining = old.upstream.draining().len();
+        if draining > 0 {
+            let upstream = &*old.upstream.name;
+            tracing::info!(upstream, endpoints = draining, "the old endpoints drain");
+            self.gone.borrow_mut().push(Arc::clone(&old.upstream));
+        }
+    }
+
+    /// Endpoints that upstreams of this name no longer have and that still have requests.
+    pub fn draining(&self, name: &str) -> Vec<Arc<Endpoint>> {
+        let mut gone = self.gone.borrow_mut();
+        gone.retain(|upstream| !upstream.draining().is_empty());
+        let managed = self.managed.get(name).map(|managed| &managed.upstream);
+        let gone = gone.iter().filter(|upstream| &*upstream.name == name);
+        managed.into_iter().chain(gone).flat_map(|upstream| upstream.draining()).collect()
+    }
+
+    /// Told when there is something else to see here. For one listener.
+    pub fn changes(&self) -> Rc<Notify> {
+        Rc::clone(&self.changes)
     }
 
     /// All of them, by name.
@@ -272,6 +314,7 @@ impl Upstreams {
         for managed in self.iter() {
             managed.upstream.review(now);
             let metrics = &managed.upstream.metrics;
+            metrics.standing.set_draining(self.draining(&managed.upstream.name).len());
             let Some(status) = &managed.status else {
                 metrics.staleness.set(0);
                 continue;
@@ -298,16 +341,6 @@ fn raise(counter: &prometheus::IntCounter, reported: &mut u64, counted: u64) {
 /// The label values of `discovery_errors_total`.
 pub(super) fn error_words() -> Vec<&'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.word()).collect()
-}
-
-/// True where only the source of endpoints, or what they are checked for, differs: connections, budgets and counts stay.
-fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
-    let without_source = |upstream: &config::Upstream| config::Upstream {
-        discover: Discover::Endpoints(Vec::new()),
-        health: None,
-        ..upstream.clone()
-    };
-    without_source(a) == without_source(b)
 }
 
 /// True where the names that endpoints are asked for stay, too: some are those that are looked up.
@@ -340,11 +373,13 @@ async fn follow(
     mut subscription: Subscription,
     upstream: Arc<Upstream>,
     health: Option<Rc<UpstreamHealth>>,
+    changes: Rc<Notify>,
 ) {
     loop {
         let found = subscription.updates.borrow_and_update().clone();
         if found.answered {
             publish(&upstream, &found.endpoints, health.as_deref());
+            changes.notify_one();
             tracing::info!(
                 upstream = %upstream.name, source = %found.source, endpoints = found.endpoints.len(),
                 "endpoints changed"

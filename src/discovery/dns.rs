@@ -8,6 +8,7 @@
 //! Not done: asking earlier than the TTL says because connections fail.
 
 mod resolver;
+mod srv;
 mod state;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::base::rng::Rng;
 
 pub(super) use resolver::parse_name;
 pub use resolver::{Resolver, ResolverError};
+pub use srv::Srv;
 use state::DnsState;
 pub use state::TtlRange;
 

@@ -60,6 +60,8 @@ pub enum Provider {
     Fixed(fixed::Fixed),
     /// A and AAAA records of one name.
     Dns(dns::Dns),
+    /// SRV records of one name, and the addresses of their targets.
+    Srv(dns::Srv),
     /// Healthy instances of a service in Consul.
     Consul(consul::Consul),
     /// Endpoints of a Kubernetes service.
@@ -103,6 +105,7 @@ pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
             let (sender, updates) = watch::channel(fixed.answer(now, &status));
             Subscription { updates, status, _running: Running::Silent { _sender: sender } }
         }
+        Provider::Srv(srv) => start(srv.source(), status, |publisher| srv.run(publisher, rng)),
         Provider::Dns(dns) => start(dns.source(), status, |publisher| dns.run(publisher, rng)),
         Provider::Consul(consul) => {
             start_local(consul.source(), status, |publisher| consul.run(publisher, rng))

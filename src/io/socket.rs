@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -98,6 +99,25 @@ impl Socket {
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_notsent_lowat(UNSENT)?;
         Ok(Self::new(Stream::Tcp(stream)))
+    }
+
+    /// Where the connection was going before the packet filter redirected it; `None` where it cannot say.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        let Stream::Tcp(stream) = &self.stream else { return None };
+        let socket = socket2::SockRef::from(stream);
+        let to = match stream.local_addr().ok()?.ip().to_canonical() {
+            IpAddr::V4(_) => socket.original_dst_v4(),
+            IpAddr::V6(_) => socket.original_dst_v6(),
+        };
+        to.ok()?.as_socket()
+    }
+
+    /// Our own end of it; `None` for a unix stream, and once it is wrapped in TLS.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok(),
+            Stream::Unix(_) | Stream::Tls(_) => None,
+        }
     }
 
     /// Takes a unix stream.

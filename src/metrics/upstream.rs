@@ -199,8 +199,8 @@ impl UpstreamFamilies {
     }
 }
 
-/// The states of endpoints; each endpoint is in one of them.
-const STATES: [&str; 5] = ["ready", "unhealthy", "ejected", "slow_start", "unproven"];
+/// The states of endpoints; each endpoint of a set is in one of the first five, and the last is of those that left it.
+const STATES: [&str; 6] = ["ready", "unhealthy", "ejected", "slow_start", "unproven", "draining"];
 
 /// How many endpoints are in each state.
 #[derive(Debug)]
@@ -208,10 +208,16 @@ pub struct StandingGauges([IntGauge; STATES.len()]);
 
 impl StandingGauges {
     /// Ready, unhealthy, ejected, in slow start, and unproven.
-    pub fn set(&self, counts: &[usize; STATES.len()]) {
+    pub fn set(&self, counts: &[usize; STATES.len() - 1]) {
         for (gauge, count) in self.0.iter().zip(counts) {
             gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Removed, with requests in flight.
+    pub fn set_draining(&self, count: usize) {
+        let [.., gauge] = &self.0;
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

@@ -1,5 +1,6 @@
 //! One try: a place, an endpoint, a connection, the head of a response.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, Ended, LocalUpstream, MayReuse, Slot};
 
 use super::hold::{self, Behind};
+use super::original;
 use super::response::Flow;
 use super::retries::SoFar;
 use super::signal::Stage;
@@ -46,6 +48,8 @@ pub(super) struct Plan<'a> {
     pub(super) idle: Option<Duration>,
     /// Whose movement is looked at.
     pub(super) body: Option<&'a BodySource>,
+    /// Where the connection was going before it was redirected here.
+    pub(super) original: Option<SocketAddr>,
 }
 
 /// How far an attempt has come, and what it holds.
@@ -103,6 +107,10 @@ impl Plan<'_> {
     /// Chooses an endpoint that was not tried yet, as long as there is one.
     pub(super) fn pick(&self, tried: &mut Tried, now: Instant) -> Result<Picked, ProxyError> {
         let upstream = &self.local.upstream;
+        if let Some(originals) = &upstream.originals {
+            let to = self.original.ok_or_else(original::nowhere)?;
+            return Ok(Picked::only(&originals.endpoint(to, now)));
+        }
         let endpoints = upstream.endpoints();
         let rng = &mut self.worker.rng.borrow_mut();
         let picked = upstream.balancer.pick_for(self.key, &endpoints, tried, now, rng);

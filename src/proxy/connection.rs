@@ -83,6 +83,8 @@ pub(super) struct Accepted {
     pub(super) peer: Peer,
     /// Who the peer has proved to be; nothing without a verified certificate.
     pub(super) identity: Option<Arc<Identity>>,
+    /// Where it was going before it was redirected here.
+    pub(super) original: Option<SocketAddr>,
     pub(super) admitted: Admitted,
 }
 
@@ -94,6 +96,8 @@ pub(super) struct Downstream {
     pub(super) peer: Peer,
     /// Who the peer has proved to be; nothing without a verified certificate.
     pub(super) identity: Option<Arc<Identity>>,
+    /// Where it was going before it was redirected here.
+    pub(super) original: Option<SocketAddr>,
     /// The peer's address as `X-Forwarded-For` has it, made once.
     pub(super) forwarded_for: Option<HeaderValue>,
     /// What `X-Forwarded-Client-Cert` says of the peer, made once.
@@ -265,6 +269,7 @@ impl Downstream {
             worker: accepted.worker,
             local: accepted.local,
             peer: accepted.peer,
+            original: accepted.original,
             identity: accepted.identity,
             forwarded_for,
             client_cert,

@@ -79,6 +79,7 @@ pub(super) async fn forward(
         per_try: route.retry.per_try,
         idle: route.idle,
         body: Some(&body),
+        original: exchange.downstream.original,
     };
     let so_far = SoFar::new(&exchange, route);
     let hedging = route.hedging.as_ref().filter(|_| upgrade.is_none());

@@ -19,8 +19,8 @@ use crate::metrics::GaugeGuard;
 use crate::policy::sources::{Entry, Sources};
 use crate::snapshot::{ListenSocket, Listener, Protocol, Snapshot};
 
-use super::connection;
 use super::worker::{Stop, Worker};
+use super::{connection, original};
 
 /// Connections that are closed at once, unserved, for each turn in which there is no file descriptor for them.
 const SHED_AT_ONCE: usize = 64;
@@ -263,12 +263,15 @@ fn serve(
         active.listener.metrics.reject(Reason::LimitReached);
         return;
     };
+    let redirected = active.listener.original_destination;
+    let original = redirected.then(|| original::destination(&socket)).flatten();
     let accepted = connection::Accepted {
         worker: Rc::clone(worker),
         local: Rc::clone(local),
         active,
         peer,
         identity: None,
+        original,
         admitted,
     };
     // Ends with the connection; the drain waits for it through `admitted`.

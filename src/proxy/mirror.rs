@@ -187,6 +187,8 @@ fn plan<'a>(
         per_try: None,
         idle: None,
         body: None,
+        // A copy goes to a shadow, not where the request is going.
+        original: None,
     }
 }
 

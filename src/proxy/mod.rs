@@ -10,7 +10,7 @@
 //! 6. [`response`]: the body streams back; its end settles connection, guards, metrics and log.
 //!
 //! Beside it: [`fields`] (what a head has), [`headers`] (what is written into it), [`reply`] (answers of our own),
-//! [`stream`] (HTTP/2 callers that do not read), [`tunnel`] (upgrades and CONNECT), [`tcp`], [`exchange`] (the record of a request), [`access_log`].
+//! [`stream`] (HTTP/2 callers that do not read), [`tunnel`] (upgrades and CONNECT), [`tcp`], [`original`] (where a redirected connection was going), [`exchange`] (the record of a request), [`access_log`].
 
 pub mod access_log;
 mod affinity;
@@ -29,6 +29,7 @@ mod hold;
 mod jwt;
 mod listener;
 mod mirror;
+mod original;
 mod rate_limit;
 mod reply;
 mod request;

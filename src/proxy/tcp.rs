@@ -26,7 +26,7 @@ use super::worker::{Stop, Worker};
 /// Serves a connection of a TCP listener.
 pub(super) async fn serve(accepted: Accepted, mut socket: Socket, stopped: watch::Receiver<Stop>) {
     let (denied_by, refused) = authorize::judge_connection(&accepted);
-    let Accepted { worker, active, peer, identity, admitted, .. } = accepted;
+    let Accepted { worker, active, peer, identity, admitted, original, .. } = accepted;
     let started = Instant::now();
     // `validate` has made sure of it: the one route of a TCP listener goes to upstreams.
     let Some(route) = active.listener.routes.first() else { return };
@@ -43,7 +43,7 @@ pub(super) async fn serve(accepted: Accepted, mut socket: Socket, stopped: watch
         peer,
         identity,
         activity: socket.activity(),
-        tries: Tries::default(),
+        tries: Tries { original, ..Tries::default() },
         denied_by,
         end: End::Cut,
         _admitted: admitted,

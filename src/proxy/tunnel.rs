@@ -1,5 +1,6 @@
 //! HTTP connections that turn into bytes passed on as they are: upgrades (WebSocket) and CONNECT.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ pub(super) async fn connect(
     let compat = exchange.active.snapshot.compat_envoy;
     let caller = CallerTimeout::read(&exchange.head.headers, compat);
     let deadline = Deadline::new(exchange.started, route.timeout, &caller, Kind::Tunnel);
-    let mut tries = Tries::default();
+    let mut tries = Tries { original: exchange.downstream.original, ..Tries::default() };
     let key = affinity::key(&mut exchange, route, &upstream);
     let reached = reach(&worker, &local, route, key, deadline, &mut tries).await;
     exchange.attempts = tries.made;
@@ -130,6 +131,8 @@ pub(super) struct Tries {
     pub(super) endpoint: Option<Arc<Endpoint>>,
     /// The endpoint is unhealthy, and was picked in panic.
     pub(super) panic_pick: bool,
+    /// Where the connection was going before it was redirected here.
+    pub(super) original: Option<SocketAddr>,
 }
 
 /// Connects to an endpoint of the upstream, trying others where one cannot be reached.
@@ -152,6 +155,7 @@ pub(super) async fn reach(
         per_try: None,
         idle: None,
         body: None,
+        original: tries.original,
     };
     let mut slot: Slot = match local.try_enter(&worker.rng)? {
         Some(slot) => slot,

@@ -83,6 +83,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Traffic to the local application (true) or from it.
     pub inbound: bool,
+    /// Its connections are redirected here by the packet filter.
+    pub original_destination: bool,
     /// TLS; `None`: callers are spoken to in clear.
     pub tls: Option<ListenerTls>,
     /// Who may call what. `None`: everyone everything.

@@ -2,8 +2,10 @@
 //! ([`LocalUpstream`]: connections, retry budget, waiting requests).
 
 mod connection;
+mod draining;
 mod gate;
 mod local;
+mod originals;
 mod outliers;
 mod pool;
 mod queue;
@@ -33,8 +35,10 @@ use crate::policy::retry_budget::RetryBudget;
 use crate::policy::retry_floor::RetryFloor;
 
 pub use connection::Connection;
+use draining::Draining;
 pub use gate::{BreakerView, Ended, Gate, GatePolicy, GateView, breaker_words, rejection_words};
 pub use local::LocalUpstream;
+pub use originals::Originals;
 pub use pool::PoolPolicy;
 pub use reuse::MayReuse;
 pub use slot::Slot;
@@ -113,7 +117,11 @@ pub struct Upstream {
     pub subset: Option<Subset>,
     /// Where attempts go, if zones matter.
     zones: Option<ZoneMetrics>,
+    /// Its endpoints are where redirected connections were going; `None`: they are those of the set.
+    pub originals: Option<Originals>,
     endpoints: ArcSwap<EndpointSet>,
+    /// Endpoints that are in no set any more and still have requests.
+    draining: Draining,
     /// Discovery has answered at least once.
     resolved: AtomicBool,
     /// No configuration in force names it any more.
@@ -142,11 +150,13 @@ impl Upstream {
             gate,
             balancer,
             outliers: None,
+            originals: None,
             tls: None,
             subset: None,
             zones: None,
             metrics,
             endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+            draining: Draining::default(),
             resolved: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
@@ -177,6 +187,12 @@ impl Upstream {
         }
     }
 
+    /// The same, going where redirected connections were going.
+    #[must_use]
+    pub fn with_originals(self, originals: Option<Originals>) -> Self {
+        Self { originals, ..self }
+    }
+
     /// Unique in the process, for the workers' maps.
     pub fn id(&self) -> u64 {
         self.id
@@ -192,7 +208,8 @@ impl Upstream {
         // Before it is picked from: a pick must not see a set that nothing was decided of.
         let set = self.balancer.prepare(set);
         self.balancer.review(&set, now);
-        self.endpoints.store(Arc::new(set));
+        let before = self.endpoints.swap(Arc::new(set));
+        self.draining.add(&before);
         self.review(now);
         self.resolved.store(true, Ordering::Release);
     }
@@ -203,7 +220,7 @@ impl Upstream {
         self.relieve(now);
         let counts = self.balancer.review(&self.endpoints.load(), now);
         self.metrics.standing.set(&[
-            counts.ready,
+            self.originals.as_ref().map_or(counts.ready, Originals::count),
             counts.unhealthy,
             counts.ejected,
             counts.slow_start,
@@ -245,7 +262,14 @@ impl Upstream {
     /// Lets the workers forget it once its last request has ended. Called when a reload has dropped it.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
-        self.endpoints.load().retire();
+        let set = self.endpoints.load();
+        set.retire();
+        self.draining.add(&set);
+    }
+
+    /// Endpoints that were removed and still have requests, which finish where they are.
+    pub fn draining(&self) -> Vec<Arc<Endpoint>> {
+        self.draining.endpoints()
     }
 
     fn is_retired(&self) -> bool {

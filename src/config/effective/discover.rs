@@ -19,7 +19,10 @@ pub(super) fn source(
             w.leaf("endpoints", list(items), below(upstream, "endpoints", ""));
         }
         // A URL says it all.
-        Discover::Dns { .. } | Discover::File { .. } => {
+        Discover::Dns { .. }
+        | Discover::Original
+        | Discover::Srv { .. }
+        | Discover::File { .. } => {
             w.leaf("discover", quoted(discover.source()), node);
         }
         Discover::Consul(service) => w.section("discover", |w| consul(w, service, node, identity)),

@@ -5,6 +5,8 @@ mod consul;
 mod dns;
 mod file;
 mod kubernetes;
+mod original;
+mod srv;
 mod xds;
 
 use crate::config::Discover;
@@ -26,9 +28,11 @@ struct Provider {
 /// Every provider, in the order of `keys::DISCOVER`.
 const PROVIDERS: &[Provider] = &[
     Provider { scheme: "dns", url: dns::url, map: dns::map },
+    Provider { scheme: "dns+srv", url: srv::url, map: srv::map },
     Provider { scheme: "consul", url: consul::url, map: consul::map },
     Provider { scheme: "k8s", url: kubernetes::url, map: kubernetes::map },
     Provider { scheme: "file", url: file::url, map: file::map },
+    Provider { scheme: "original", url: original::url, map: original::map },
     Provider { scheme: "xds", url: xds::url, map: xds::map },
 ];
 

@@ -38,6 +38,7 @@ fn one(at: &At<'_>) -> Option<Listener> {
     let by_address = if local { Direction::Outbound } else { Direction::Inbound };
     let direction = fields.read("direction", |at| direction(&at)).unwrap_or(by_address);
     let limits = limits(fields.get("limits"), protocol);
+    let original = fields.read("original_destination", |at| original(&at, bind.as_ref()));
     let authorize = fields.read("authorize", |at| authorize::authorize(&at, protocol));
     let tls = fields
         .get("tls")
@@ -47,7 +48,19 @@ fn one(at: &At<'_>) -> Option<Listener> {
         .required("routes")
         .map(|at| routes(&at, name.unwrap_or_default(), protocol, fields.get("jwt").is_some()));
     let (name, bind, routes) = (name?.to_owned(), bind?, routes?);
-    Some(Listener { name, bind, protocol, direction, tls, authorize, jwt, limits, routes })
+    let original_destination = original.unwrap_or(false);
+    Some(Listener {
+        name,
+        bind,
+        protocol,
+        direction,
+        original_destination,
+        tls,
+        authorize,
+        jwt,
+        limits,
+        routes,
+    })
 }
 
 /// The key that names a listener or an upstream: a metric label, and part of paths and commands.
@@ -85,6 +98,17 @@ fn protocol(fields: &Fields<'_>) -> ListenerProtocol {
 
 fn direction(at: &At<'_>) -> Option<Direction> {
     at.word(&[("inbound", Direction::Inbound), ("outbound", Direction::Outbound)])
+}
+
+/// Whether connections are redirected here, which those to a unix socket cannot be.
+fn original(at: &At<'_>, bind: Option<&Address>) -> Option<bool> {
+    let original = at.boolean()?;
+    if original && matches!(bind, Some(Address::Unix(_))) {
+        let message = "nothing is redirected to a unix socket";
+        at.push(at.error("bad-value", message).label("bind to an address, or remove it"));
+        return None;
+    }
+    Some(original)
 }
 
 fn limits(at: Option<At<'_>>, protocol: ListenerProtocol) -> ListenerLimits {

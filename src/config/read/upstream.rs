@@ -38,7 +38,15 @@ fn one(at: &At<'_>) -> Option<Upstream> {
     let known = discover.is_some();
     let subset = fields.read("subset", balance::subset).unwrap_or_default();
     let name_of_it = name.clone().unwrap_or_default();
-    let upstream = Upstream { subset, ..policy(&fields, name_of_it, discover.unwrap_or(absent)) };
+    let mut upstream =
+        Upstream { subset, ..policy(&fields, name_of_it, discover.unwrap_or(absent)) };
+    if upstream.discover == Discover::Original
+        && upstream.health.take().is_some()
+        && let Some(health) = fields.get("health").filter(|at| !at.node.inherited)
+    {
+        let message = "`original://` has no endpoints to check";
+        health.push(health.error("contradiction", message).label("remove `health`"));
+    }
     tls::name_of_sockets(&fields, &upstream);
     (known && name.is_some()).then_some(upstream)
 }

@@ -31,6 +31,12 @@ pub(super) fn discover() -> Value {
         "`discover`",
         &[],
         vec![
+            (
+                "original",
+                "Where redirected connections were going.",
+                object("`discover.original`", &[], vec![]),
+            ),
+            ("dns+srv", "SRV records of a name.", srv()),
             ("dns", "A and AAAA records of a name.", dns()),
             ("consul", "Healthy instances of a service in Consul.", consul()),
             ("k8s", "EndpointSlices of a Kubernetes service.", kubernetes()),
@@ -42,6 +48,8 @@ pub(super) fn discover() -> Value {
     long["maxProperties"] = json!(1);
     any_of(vec![
         pattern("^dns://.+:[0-9]+$"),
+        pattern("^dns[+]srv://[^:/]+$"),
+        pattern("^original://$"),
         pattern("^file:///.*[^/]$"),
         pattern("^consul://.+:[0-9]+/[^/?#&=%]+([?].*)?$"),
         pattern("^k8s://[a-z0-9-]+/[a-z0-9-]+:[a-z0-9-]+$"),
@@ -59,6 +67,11 @@ fn dns() -> Value {
             ("port", "Of every address.", integer(1, 65_535)),
         ],
     )
+}
+
+fn srv() -> Value {
+    let name = ("name", "Such as `_http._tcp.articles.internal`.", text());
+    object("`discover.dns+srv`", &["name"], vec![name])
 }
 
 fn file() -> Value {

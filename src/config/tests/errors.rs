@@ -156,7 +156,6 @@ told! {
     words_of_other_proxies: "clusters: {}\nlisteners:\n  o:\n    listen: 127.0.0.1:80\n    routes:\n      - match: { prefix: /a }\n        cluster: a\n        retries: { on: 5xx, num_retries: 3 }\nupstreams: { a: { servers: [127.0.0.1:1], lb_policy: round_robin } }\n";
     key_in_the_wrong_place: upstream("endpoints: [127.0.0.1:1]\nper_try: 1s");
     key_of_a_later_version: top("tracing: {}");
-    scheme_of_a_later_version: upstream("discover: original://");
     unquoted_boolean: route("match: { headers: { x-canary: yes } }\nto: articles");
     unquoted_number: top("service: 1.10");
     boolean_key: "listeners: { on: { bind: 127.0.0.1:80, routes: [{ respond: 404 }] } }\n";
@@ -180,6 +179,9 @@ told! {
     bind_of_a_name: listener("bind: localhost:8080\nroutes: [{ to: articles }]");
     endpoint_by_name: upstream("endpoints: [articles.internal:5001]");
     discovery_by_a_relative_path: upstream("discover: file://articles.yaml");
+    discovery_by_records_with_a_port: upstream("discover: dns+srv://_http._tcp.articles:80");
+    discovery_by_the_original_with_a_name: upstream("discover: original://articles");
+    health_of_original_destinations: upstream("discover: original://\nhealth: /healthz");
     discovery_by_two: upstream("discover: { dns: { host: articles, port: 80 }, file: { path: /articles.yaml } }");
     discovery_by_nobody: upstream("discover: { dsn: { host: articles, port: 80 } }");
     discovery_without_port: upstream("discover: dns://articles.internal");

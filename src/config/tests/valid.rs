@@ -229,7 +229,7 @@ fn the_documentation_names_every_key_and_warning() {
 
 #[test]
 fn the_full_file_uses_every_key() {
-    let used = regex::Regex::new(r"([a-z_0-9]+):").unwrap();
+    let used = regex::Regex::new(r"([a-z_0-9+]+):").unwrap();
     let used: std::collections::HashSet<&str> =
         used.captures_iter(FULL).filter_map(|found| found.get(1)).map(|key| key.as_str()).collect();
     for section in crate::config::keys::ALL {

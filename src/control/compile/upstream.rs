@@ -8,7 +8,7 @@ use crate::config;
 use crate::metrics::Metrics;
 use crate::policy::limits::LimitSettings;
 use crate::policy::outlier::{OutlierPolicy, SuccessRate};
-use crate::upstream::{BudgetPolicy, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
+use crate::upstream::{BudgetPolicy, Originals, PoolPolicy, Protocol, Upstream, UpstreamPolicy};
 
 use super::{balance, ejection_words, gate, suppressed_words};
 
@@ -20,6 +20,7 @@ pub(in crate::control) fn upstream(
     now: Instant,
 ) -> Upstream {
     let limits = &config.limits;
+    let original = config.discover == config::Discover::Original;
     let upstream = Upstream::new(
         &config.name,
         UpstreamPolicy {
@@ -60,7 +61,11 @@ pub(in crate::control) fn upstream(
         ),
         now,
     )
-    .with_outliers(config.outliers.as_ref().map(outlier_policy).map(Outliers::new));
+    // There is no other endpoint that could take the part of one that fails.
+    .with_outliers(
+        config.outliers.as_ref().filter(|_| !original).map(outlier_policy).map(Outliers::new),
+    )
+    .with_originals(original.then(Originals::default));
     balance::parts(upstream, config, metrics)
 }
 

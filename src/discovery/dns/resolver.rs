@@ -22,6 +22,7 @@ use hickory_resolver::proto::rr::Name;
 use tokio::time::timeout;
 
 use self::system::{SystemConfig, SystemFiles};
+use super::srv::SrvAnswer;
 use super::state::{Answer, FamilyAnswer, Trouble};
 use crate::discovery::ErrorKind;
 
@@ -154,6 +155,17 @@ impl Resolver {
         }
     }
 
+    /// The SRV records of `name`, and the full name that has them. `settled`: as for `lookup`.
+    pub(super) async fn lookup_srv(
+        &self,
+        name: &Name,
+        settled: Option<&Name>,
+    ) -> (SrvAnswer, Option<Name>) {
+        let current = self.current();
+        let search = current.search_srv(name, settled);
+        timeout(LOOKUP_TIMEOUT, search).await.unwrap_or_else(|_| (SrvAnswer::Failed(late()), None))
+    }
+
     /// The state of the files now. A change that cannot be used leaves the old state in force.
     fn current(&self) -> Arc<Current> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,6 +226,26 @@ impl Current {
     }
 }
 
+impl Current {
+    /// As `search`, for SRV records.
+    async fn search_srv(&self, name: &Name, settled: Option<&Name>) -> (SrvAnswer, Option<Name>) {
+        let mut reply: Option<SrvAnswer> = None;
+        for candidate in candidates(name, &self.search, self.ndots) {
+            let answer = ask::srv(&self.servers, &candidate).await;
+            if matches!(answer, SrvAnswer::Records { .. }) {
+                return (answer, Some(candidate));
+            }
+            let silent = matches!(&answer, SrvAnswer::Failed(t) if t.kind == ErrorKind::Timeout);
+            if settled == Some(&candidate) || silent {
+                return (answer, None);
+            }
+            let keep = matches!(reply, Some(SrvAnswer::Failed(_)));
+            reply = if keep { reply } else { Some(answer) };
+        }
+        (reply.unwrap_or_else(|| SrvAnswer::Failed(late())), None)
+    }
+}
+
 /// The full names that `host` may stand for, in the order of asking (resolv.conf(5)).
 fn candidates(host: &Name, search: &[Name], ndots: usize) -> Vec<Name> {
     let mut absolute = host.clone();
@@ -244,9 +276,12 @@ fn literal(host: &Name) -> Option<Answer> {
 }
 
 fn timed_out() -> Answer {
-    let text = format!("no answer within {LOOKUP_TIMEOUT:?}");
-    let failed = FamilyAnswer::Failed(Trouble { kind: ErrorKind::Timeout, text });
+    let failed = FamilyAnswer::Failed(late());
     Answer { v4: failed.clone(), v6: failed }
+}
+
+fn late() -> Trouble {
+    Trouble::new(ErrorKind::Timeout, format!("no answer within {LOOKUP_TIMEOUT:?}"))
 }
 
 #[cfg(test)]

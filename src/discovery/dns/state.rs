@@ -50,7 +50,7 @@ impl TtlRange {
     ///
     /// Uniform over the part of the ±10 % that lies within: clamping the jittered value instead would gather everything
     /// beyond a bound on the bound itself, unjittered.
-    fn pace(self, ttl: Duration, rng: &mut Rng) -> Duration {
+    pub(super) fn pace(self, ttl: Duration, rng: &mut Rng) -> Duration {
         let ttl = ttl.clamp(self.min, self.max);
         let low = ttl.mul_f64(1.0 - JITTER).max(self.min);
         let high = ttl.mul_f64(1.0 + JITTER).min(self.max);
@@ -114,6 +114,11 @@ impl DnsState {
     /// Whether there are addresses to lose.
     pub(super) fn holds_addresses(&self) -> bool {
         !(self.v4.addresses.is_empty() && self.v6.addresses.is_empty())
+    }
+
+    /// What there is to connect to, sorted within each family.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.v4.addresses.iter().chain(&self.v6.addresses).copied()
     }
 
     /// Takes an answer in.

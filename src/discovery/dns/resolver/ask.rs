@@ -12,9 +12,10 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::time::timeout;
 
+use super::super::srv::{SrvAnswer, SrvRecord};
 use super::super::state::{Answer, FamilyAnswer, Trouble};
 use super::{ATTEMPTS, OTHER_FAMILY_TIMEOUT, ResolverError, SERVER_TIMEOUT};
 use crate::discovery::ErrorKind;
@@ -65,20 +66,66 @@ async fn other(first: &FamilyAnswer, second: impl Future<Output = FamilyAnswer>)
     })
 }
 
+async fn family(servers: &[TokioResolver], name: &Name, kind: RecordType) -> FamilyAnswer {
+    match records(servers, name, kind).await {
+        Ok(lookup) => from_lookup(name, kind, &lookup),
+        Err(NoRecords::Denied { trouble, ttl }) => FamilyAnswer::Negative { trouble, ttl },
+        Err(NoRecords::Failed(trouble)) => FamilyAnswer::Failed(trouble),
+    }
+}
+
+/// Asks for the SRV records of the full name `name`.
+pub(super) async fn srv(servers: &[TokioResolver], name: &Name) -> SrvAnswer {
+    let lookup = match records(servers, name, RecordType::SRV).await {
+        Ok(lookup) => lookup,
+        Err(NoRecords::Denied { trouble, ttl }) => return SrvAnswer::Negative { trouble, ttl },
+        Err(NoRecords::Failed(trouble)) => return SrvAnswer::Failed(trouble),
+    };
+    let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
+    let ttl = Duration::from_secs(ttl.into());
+    let record = |record: &Record| match &record.data {
+        RData::SRV(srv) => Some(SrvRecord {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            target: srv.target.to_lowercase(),
+        }),
+        _ => None,
+    };
+    let records: Vec<SrvRecord> = lookup.answers().iter().filter_map(record).collect();
+    if records.is_empty() {
+        let trouble = Trouble::new(ErrorKind::Empty, format!("{name} has no SRV records"));
+        return SrvAnswer::Negative { trouble, ttl: Some(ttl) };
+    }
+    SrvAnswer::Records { records, ttl }
+}
+
+/// Why there are no records of the type that was asked for.
+enum NoRecords {
+    /// The name server is sure of it, for so long (RFC 2308), where it says so.
+    Denied { trouble: Trouble, ttl: Option<Duration> },
+    /// It is not known.
+    Failed(Trouble),
+}
+
 /// Asks one server after the other until one knows: yes or no.
-async fn family(servers: &[TokioResolver], name: &Name, records: RecordType) -> FamilyAnswer {
+async fn records(
+    servers: &[TokioResolver],
+    name: &Name,
+    kind: RecordType,
+) -> Result<Lookup, NoRecords> {
     let mut failure = None;
     for server in std::iter::repeat_n(servers, ATTEMPTS).flatten() {
-        match server.lookup(name.clone(), records).await {
-            Ok(lookup) => return from_lookup(name, records, &lookup),
-            Err(error) => match from_error(name, records, &error) {
-                FamilyAnswer::Failed(trouble) => failure = failure.or(Some(trouble)),
-                known => return known,
+        match server.lookup(name.clone(), kind).await {
+            Ok(lookup) => return Ok(lookup),
+            Err(error) => match from_error(name, kind, &error) {
+                NoRecords::Failed(trouble) => failure = failure.or(Some(trouble)),
+                denied @ NoRecords::Denied { .. } => return Err(denied),
             },
         }
     }
-    let none = || Trouble { kind: ErrorKind::Other, text: "there are no name servers".to_owned() };
-    FamilyAnswer::Failed(failure.unwrap_or_else(none))
+    let none = || Trouble::new(ErrorKind::Other, "there are no name servers");
+    Err(NoRecords::Failed(failure.unwrap_or_else(none)))
 }
 
 /// The addresses of an answer. Those that no connection can go to are left out: `0.0.0.0`, which filtering name servers
@@ -100,8 +147,8 @@ pub(super) fn from_lookup(name: &Name, records: RecordType, lookup: &Lookup) -> 
     FamilyAnswer::Addresses { addresses, ttl }
 }
 
-fn from_error(name: &Name, records: RecordType, error: &NetError) -> FamilyAnswer {
-    let failed = |kind, text| FamilyAnswer::Failed(Trouble { kind, text });
+fn from_error(name: &Name, records: RecordType, error: &NetError) -> NoRecords {
+    let failed = |kind, text| NoRecords::Failed(Trouble { kind, text });
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => {
             let (kind, text) = match none.response_code {
@@ -111,7 +158,7 @@ fn from_error(name: &Name, records: RecordType, error: &NetError) -> FamilyAnswe
                 _ => (ErrorKind::Empty, format!("{name} has no {records} records")),
             };
             let ttl = none.negative_ttl.map(|seconds| Duration::from_secs(seconds.into()));
-            FamilyAnswer::Negative { trouble: Trouble { kind, text }, ttl }
+            NoRecords::Denied { trouble: Trouble { kind, text }, ttl }
         }
         NetError::Dns(DnsError::ResponseCode(code)) => {
             let kind = match code {
@@ -129,7 +176,7 @@ fn from_error(name: &Name, records: RecordType, error: &NetError) -> FamilyAnswe
 
 impl Answer {
     /// Splits addresses by family. A family without any is settled to have none.
-    pub(super) fn of(addresses: Vec<IpAddr>, ttl: Duration) -> Self {
+    pub(in crate::discovery::dns) fn of(addresses: Vec<IpAddr>, ttl: Duration) -> Self {
         let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
         Self {
             v4: FamilyAnswer::Addresses { addresses: v4, ttl },

@@ -1,0 +1,168 @@
+//! Connections that a packet filter redirects, in a network of their own.
+//!
+//! Needs root, `unshare`, `ip` and `iptables` with NAT; where one is missing the test says so and is skipped.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+
+use support::{Connection, PATIENCE, Proxy, get, read_request};
+
+/// Set in the process that runs in its own network.
+const INSIDE: &str = "OUTRIGGER_TEST_INSIDE";
+
+/// Whose connections are redirected. The proxy's own come from other addresses.
+const CALLER: &str = "127.0.0.9";
+
+fn run(command: &str) -> Result<(), String> {
+    let output = Command::new("sh").args(["-c", command]).output().map_err(|e| e.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{command}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+/// Runs the test `name` of this file in a network of its own.
+fn in_a_network_of_its_own(name: &str) {
+    let possible = run("unshare -n sh -c 'ip link set lo up && iptables -t nat -A OUTPUT -p tcp \
+                        --dport 1 -j REDIRECT --to-ports 2'");
+    if let Err(why) = possible {
+        println!("skipped: no network of our own with a packet filter: {why}");
+        return;
+    }
+    let output = Command::new("unshare")
+        .arg("-n")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Redirects the caller's connections to `port` to where `listener` is bound.
+fn redirect(port: u16, listener: SocketAddr) {
+    let to = listener.port();
+    run(&format!(
+        "iptables -t nat -A OUTPUT -p tcp -s {CALLER} --dport {port} -j REDIRECT --to-ports {to}"
+    ))
+    .unwrap();
+}
+
+/// Connects as the caller whose connections are redirected.
+fn connect(to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&format!("{CALLER}:0").parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn ask(to: SocketAddr) -> (u16, String) {
+    let mut connection = Connection::over(connect(to));
+    connection.request("GET", "/", &[], b"");
+    let reply = connection.reply();
+    (reply.status, reply.text())
+}
+
+/// A service at `ip` that says `body`.
+fn service(ip: &str, body: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut stream = std::io::BufReader::new(stream);
+                while read_request(&mut stream).is_some() {
+                    let length = body.len();
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+                    stream.get_mut().write_all(answer.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+const YAML: &str = "\
+admin: 127.0.0.1:0
+runtime: { workers: 2 }
+listeners:
+  web: { bind: \"127.0.0.1:0\", original_destination: true, routes: [{ to: anywhere }] }
+  raw: { bind: \"127.0.0.1:0\", protocol: tcp, original_destination: true, routes: [{ to: anywhere }] }
+upstreams:
+  anywhere: { discover: \"original://\" }
+";
+
+#[test]
+fn a_redirected_connection_goes_where_it_was_going() {
+    if !is_inside() {
+        return in_a_network_of_its_own("a_redirected_connection_goes_where_it_was_going");
+    }
+    run("ip link set lo up").unwrap();
+    let (one, two, raw) =
+        (service("127.0.0.2", "one"), service("127.0.0.3", "two"), service("127.0.0.4", "raw"));
+    let proxy = Proxy::start(YAML);
+    assert_eq!(get(proxy.address("admin"), "/ready").status, 200, "nothing to wait for");
+    redirect(one.port(), proxy.address("web"));
+    redirect(two.port(), proxy.address("web"));
+    redirect(raw.port(), proxy.address("raw"));
+    for _ in 0..3 {
+        assert_eq!(ask(one), (200, "one".to_owned()));
+        assert_eq!(ask(two), (200, "two".to_owned()));
+        assert_eq!(ask(raw), (200, "raw".to_owned()));
+    }
+    let page: serde_json::Value =
+        serde_json::from_str(&get(proxy.address("admin"), "/upstreams").text()).unwrap();
+    let seen: Vec<(&str, u64)> = page[0]["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| (e["address"].as_str().unwrap(), e["requests"].as_u64().unwrap()))
+        .collect();
+    let all = [one, two, raw].map(|address| address.to_string());
+    assert_eq!(seen, [(&*all[0], 3), (&*all[1], 3), (&*all[2], 3)]);
+    for address in &all {
+        proxy.access().wait("the endpoint in a line", |line| line.contains(address).then_some(()));
+    }
+}
+
+#[test]
+fn nothing_is_passed_on_to_the_proxy_itself() {
+    if !is_inside() {
+        return in_a_network_of_its_own("nothing_is_passed_on_to_the_proxy_itself");
+    }
+    run("ip link set lo up").unwrap();
+    let proxy = Proxy::start(YAML);
+    // Not redirected at all.
+    let web = proxy.address("web");
+    let reply = get(web, "/");
+    assert_eq!((reply.status, reply.header("x-outrigger-reason")), (503, Some("no_upstream")));
+    // Redirected, and going to the listener's own port under another address of this machine.
+    redirect(web.port(), web);
+    let (status, text) = ask(SocketAddr::from(([127, 0, 0, 5], web.port())));
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("this listener itself"), "{text}");
+    let raw = proxy.address("raw");
+    redirect(raw.port(), raw);
+    for to in [raw, SocketAddr::from(([127, 0, 0, 5], raw.port()))] {
+        let mut stream = connect(to);
+        stream.write_all(b"hello").unwrap();
+        let mut rest = Vec::new();
+        let _reset = stream.read_to_end(&mut rest);
+        assert!(rest.is_empty());
+    }
+    let connects = proxy.metrics().sum("outrigger_upstream_connects_total", &[]);
+    assert!(connects < 0.5, "{connects}");
+}
