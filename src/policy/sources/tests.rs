@@ -1,5 +1,5 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::base::rng::Rng;
@@ -78,9 +78,9 @@ fn workers_at_once_never_let_in_more_than_the_maximum() {
                     let source = rng.below(4);
                     let entry = sources.enter(v4(u8::try_from(source).unwrap()), MAX);
                     let Entry::At(at) = entry else { continue };
-                    let now = inside[source].fetch_add(1, Ordering::SeqCst) + 1;
+                    let now = inside[source].fetch_add(1, SeqCst) + 1;
                     assert!(now <= MAX, "{now} at once");
-                    inside[source].fetch_sub(1, Ordering::SeqCst);
+                    inside[source].fetch_sub(1, SeqCst);
                     sources.leave(at);
                 }
             });
