@@ -4,6 +4,8 @@
 #[path = "support/ops.rs"]
 mod ops;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -29,6 +31,29 @@ fn simple(admin: &str) -> String {
 struct Busy {
     proxy: Proxy,
     upstream: Upstream,
+    /// Keeps the files.
+    _authority: tls::Authority,
+}
+
+/// The public key of RFC 7517, appendix A.1.
+const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","alg":"ES256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+/// The file's own keys, a listener with everything that concerns identity, an upstream with everything that concerns zones.
+fn guarded(authority: &tls::Authority, app: SocketAddr) -> (String, String, String) {
+    let (own, ca) = (authority.issue("own", &["own.test"]), authority.ca());
+    let jwks = ca.with_file_name("jwks.json");
+    std::fs::write(&jwks, JWKS).unwrap();
+    let top = format!("zone: a\nidentity: {{ {}, ca: {} }}\n", own.yaml(), ca.display());
+    let listener = format!(
+        "  guarded: {{ bind: 127.0.0.1:0, tls: {{}}, authorize: {{ allow: [{{ method: [GET] }}] }}, jwt: [{{ issuer: a, audience: b, \
+         jwks: \"file://{}\" }}], routes: [{{ to: zoned }}] }}\n",
+        jwks.display()
+    );
+    let upstream = format!(
+        "  zoned: {{ endpoints: [{{ address: \"{app}\", zone: a, labels: {{ v: \"1\" }} }}], tls: {{ verify: own.test }}, \
+         subset: {{ v: \"1\" }}, balance: {{ policy: round_robin, zone_aware: true }} }}\n"
+    );
+    (top, listener, upstream)
 }
 
 impl Busy {
@@ -38,18 +63,20 @@ impl Busy {
             4 => Vec::new(),
             _ => ops::ok("hello"),
         });
+        let authority = tls::Authority::new("authority");
+        let (top, listener, zoned) = guarded(&authority, upstream.address);
         let proxy = Proxy::start(&format!(
-            "admin: 127.0.0.1:0\nruntime: {{ workers: 2 }}\ndns: {{ servers: [\"{silent}\"] }}\nlisteners:\n  web:\n    bind: \
+            "{top}admin: 127.0.0.1:0\nruntime: {{ workers: 2 }}\ndns: {{ servers: [\"{silent}\"] }}\nlisteners:\n  web:\n    bind: \
              127.0.0.1:0\n    routes:\n      - {{ name: ours, match: {{ path: /ours }}, rate_limit: 1000000/s, fault: {{ delay: {{ share: 100%, for: 1ms }} }}, mirror: {{ app: 0% }}, hedge: p95, respond: {{ status: 200, body: ours }} }}\n      - \
              {{ name: nobody, match: {{ path: /nobody }}, to: nobody }}\n      - {{ name: lost, match: {{ path: /lost }}, to: lost }}\n      \
              - {{ name: app, match: {{ path: \"/app/*\" }}, to: app, retry: {{ when: [gateway-error, reset], attempts: 4 }} }}\n  raw: {{ \
-             bind: 127.0.0.1:0, protocol: tcp, routes: [{{ to: app }}] }}\nupstreams:\n  app: {{ endpoints: [\"{app}\"] }}\n  nobody: {{ \
+             bind: 127.0.0.1:0, protocol: tcp, routes: [{{ to: app }}] }}\n{listener}upstreams:\n{zoned}  app: {{ endpoints: [\"{app}\"] }}\n  nobody: {{ \
              endpoints: [\"{nobody}\"], health: tcp }}\n  lost: {{ discover: \"dns://lost.test:80\", breaker: 50%, throttle: 2, adaptive: gradient }}\n",
             silent = refusing(),
             app = upstream.address,
             nobody = refusing(),
         ));
-        Self { proxy, upstream }
+        Self { proxy, upstream, _authority: authority }
     }
 
     /// Every kind of request once, each with a path, a host and a header that were never seen before.
@@ -465,6 +492,17 @@ fn every_word_of_a_closed_label_is_documented() {
     }
 }
 
+/// Fields that are left out where they have nothing to say.
+const OPTIONAL: [&str; 7] = [
+    "grpc_status",
+    "fault",
+    "retry_suppressed",
+    "detail",
+    "identity",
+    "denied_by",
+    "token_refused",
+];
+
 #[test]
 fn every_field_of_the_access_log_is_documented() {
     let busy = Busy::start();
@@ -498,16 +536,13 @@ fn every_field_of_the_access_log_is_documented() {
             assert!(fits, "{field} is no {kind}: {value}");
             seen.insert(field.as_str());
         }
-        for field in fields
-            .keys()
-            .filter(|field| !["grpc_status", "fault", "retry_suppressed", "detail"].contains(field))
-        {
+        for field in fields.keys().filter(|field| !OPTIONAL.contains(field)) {
             assert!(line.get(field).is_some(), "{field} is missing in {line}");
         }
     }
     let documented: BTreeSet<&str> = fields.keys().copied().collect();
-    // No gRPC here.
-    seen.insert("grpc_status");
+    // No gRPC here, and nobody whose identity is known or who was refused for it.
+    seen.extend(["grpc_status", "identity", "denied_by", "token_refused"]);
     assert_eq!(seen, documented);
     let example = ACCESS_LOG_PAGE.lines().find(|line| line.starts_with('{')).unwrap();
     let example: Value = serde_json::from_str(example).unwrap();

@@ -261,6 +261,7 @@ fn an_answer_without_an_end_is_cut_off() {
     agent.set(&instances(&[one.address]));
     let proxy = Proxy::start(&yaml(&format!("\"consul://{}/articles\"", agent.address)));
     until("the first answer", || ask(&proxy) == "one");
+    agent.until_blocked();
     agent.flood();
     until("it is too much", || {
         assert_eq!(ask(&proxy), "one");
