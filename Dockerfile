@@ -11,7 +11,7 @@ RUN mkdir -p src benches \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
     && sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"/benches\/\1.rs/p' Cargo.toml | xargs -r touch \
-    && cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \
+    && cargo build --release --locked --features full --target "$(rustc -vV | sed -n 's/^host: //p')" \
     && rm -r src benches
 COPY . .
 # docker build --build-arg OUTRIGGER_COMMIT=$(git rev-parse --short=12 HEAD): what `--version` says.
@@ -19,7 +19,7 @@ ARG OUTRIGGER_COMMIT=unknown
 # Newer than what the layer above left, else cargo keeps the empty program.
 RUN touch src/main.rs src/lib.rs \
     && target="$(rustc -vV | sed -n 's/^host: //p')" \
-    && cargo build --release --locked --target "$target" \
+    && cargo build --release --locked --features full --target "$target" \
     && install -D "target/$target/release/outrigger" /image/usr/local/bin/outrigger \
     && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
     && install -d /image/etc/outrigger

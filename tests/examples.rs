@@ -39,6 +39,10 @@ fn assert_loads(path: &Path) {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(feature = "kubernetes", feature = "xds")),
+    ignore = "needs every provider: --features full"
+)]
 fn examples_load_with_their_defaults() {
     let mut examples = files(&root().join("config"), &|name| name.ends_with(".yaml"));
     examples.retain(|path| !is_scenario(path));
@@ -65,6 +69,10 @@ fn scenarios_load() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(feature = "kubernetes", feature = "xds")),
+    ignore = "needs every provider: --features full"
+)]
 fn the_file_with_every_key_has_no_finding() {
     let text = std::fs::read_to_string(root().join("config/full.yaml")).unwrap();
     let loaded = load("config/full.yaml", &text);
@@ -134,6 +142,10 @@ fn wholes(block: &str) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(feature = "kubernetes", feature = "xds")),
+    ignore = "needs every provider: --features full"
+)]
 fn yaml_on_the_pages_loads_as_a_file_or_as_a_part_of_one() {
     let mut pages = files(&root().join("docs"), &|name| name.ends_with(".md"));
     pages.extend(files(&root().join("deploy"), &|name| name.ends_with(".md")));

@@ -131,13 +131,6 @@ told! {
     consul_long_form_with_mistakes: upstream("discover: { consul: { address: consul.internal, service: \"\", token_file: token, dc: dc1 } }");
 }
 
-// Kubernetes.
-told! {
-    kubernetes_without_a_namespace: upstream("discover: k8s://articles:http");
-    kubernetes_without_a_port: upstream("discover: k8s://blog/articles");
-    kubernetes_names_that_nothing_has: upstream("discover: { k8s: { namespace: Blog, service: articles.blog, port: 0, kubeconfig: config } }");
-}
-
 // Balancing.
 told! {
     hash_items_that_are_wrong: route("to: articles\nhash: [\"header:x user\", \"cookie:a b\", source, \"query:\", { cookie: { name: sid, ttl: 1500ms } }, { cookie: { ttl: 1h } }]");
@@ -186,9 +179,6 @@ told! {
     discovery_by_nobody: upstream("discover: { dsn: { host: articles, port: 80 } }");
     discovery_without_port: upstream("discover: dns://articles.internal");
     discovery_of_an_address: upstream("discover: dns://10.0.0.1:80");
-    control_plane_without_resource: upstream("discover: xds://control-plane:18000");
-    control_plane_without_port: upstream("discover: xds://control-plane/articles");
-    control_plane_with_mistakes: upstream("discover: { xds: { address: \"control_plane:0\", resource: \"\", node: { name: a }, tls: {} } }");
     unset_variable: listener("bind: \"${HOST}:80\"\nroutes: [{ to: articles }]");
     expanded_value: listener("bind: \"127.0.0.1:${PORT}0\"\nroutes: [{ to: articles }]");
     buckets_that_descend: top("metrics: { buckets: [1s, 500ms] }");
@@ -371,4 +361,24 @@ fn many_findings_are_cut_short() {
     let text = findings(&top(&keys));
     assert!(text.contains("… and 200 more"), "{text}");
     assert!(text.ends_with("outrigger.yaml: 300 errors, 0 warnings\n"), "{text}");
+}
+
+#[cfg(feature = "kubernetes")]
+told! {
+    kubernetes_without_a_namespace: upstream("discover: k8s://articles:http");
+    kubernetes_without_a_port: upstream("discover: k8s://blog/articles");
+    kubernetes_names_that_nothing_has: upstream("discover: { k8s: { namespace: Blog, service: articles.blog, port: 0, kubeconfig: config } }");
+}
+
+#[cfg(feature = "xds")]
+told! {
+    control_plane_without_resource: upstream("discover: xds://control-plane:18000");
+    control_plane_without_port: upstream("discover: xds://control-plane/articles");
+    control_plane_with_mistakes: upstream("discover: { xds: { address: \"control_plane:0\", resource: \"\", node: { name: a }, tls: {} } }");
+}
+
+#[cfg(not(any(feature = "kubernetes", feature = "xds")))]
+told! {
+    provider_of_another_build: upstream("discover: k8s://blog/articles:http");
+    control_plane_of_another_build: upstream("discover: xds://control-plane:18000/articles");
 }

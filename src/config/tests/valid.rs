@@ -13,6 +13,10 @@ fn the_nine_lines_load_without_a_finding() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(feature = "kubernetes", feature = "xds")),
+    ignore = "needs every provider: --features full"
+)]
 fn the_full_file_loads_without_a_finding() {
     let loaded = load(FULL);
     let text = crate::config::render(&loaded.diagnostics, &loaded.source, false);
@@ -21,6 +25,10 @@ fn the_full_file_loads_without_a_finding() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(feature = "kubernetes", feature = "xds")),
+    ignore = "needs every provider: --features full"
+)]
 fn what_is_printed_as_effective_loads_to_the_same() {
     for text in [NINE, FULL] {
         let first = load(text);

@@ -7,7 +7,7 @@ use super::super::{At, top};
 const RIGHT: &str = "write `k8s://namespace/service:port`";
 
 /// What a build without the feature says.
-const LEFT_OUT: &str = "this build has no `k8s`: it was made without the feature `kubernetes`";
+const LEFT_OUT: &str = "this build has no `k8s`: build with `--features kubernetes`";
 
 pub(super) fn url(rest: &str) -> Result<Discover, String> {
     if !cfg!(feature = "kubernetes") {
