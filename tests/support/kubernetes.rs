@@ -349,8 +349,10 @@ fn answer(world: &(Mutex<World>, Condvar), request: &str, stream: &mut Stream) -
         None => {}
     }
     if is_watch {
+        // As of the moment that it is listed, so that who has seen it there can end it.
+        let era = known.era;
         drop(known);
-        return watch(world, &parameters, stream);
+        return watch(world, era, &parameters, stream);
     }
     let skip: usize = parameters.get("continue").map_or(0, |token| token.parse().unwrap());
     let items: Vec<_> = known.slices.values().skip(skip).take(known.page).cloned().collect();
@@ -392,6 +394,7 @@ fn status(code: u16, reason: &str, message: &str) -> String {
 /// connection may go on.
 fn watch(
     world: &(Mutex<World>, Condvar),
+    era: u64,
     parameters: &BTreeMap<&str, &str>,
     stream: &mut Stream,
 ) -> bool {
@@ -406,7 +409,6 @@ fn watch(
     }
     let (known, more) = world;
     let mut known = known.lock().unwrap();
-    let era = known.era;
     known.watching += 1;
     more.notify_all();
     let orderly = loop {
