@@ -8,10 +8,10 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 
 use crate::config::{self, Config, Discover};
-use crate::discovery::Provider;
-use crate::discovery::consul::{AgentTls, Consul, Query};
+use crate::discovery::consul::{Consul, Query};
 use crate::discovery::dns::{Dns, Resolver, ResolverError, Srv, TtlRange};
 use crate::discovery::file::File;
+use crate::discovery::{Provider, ServerTls};
 use crate::tls::ClientSettings;
 
 use super::ApplyError;
@@ -66,7 +66,11 @@ impl Shared {
             #[cfg(not(feature = "kubernetes"))]
             Discover::Kubernetes(_) => None,
             #[cfg(feature = "xds")]
-            Discover::Xds(xds) => Some(self.planes.provider(xds, &upstream.discover, config)),
+            Discover::Xds(xds) => {
+                let resolver = self.resolver(&config.dns).map_err(failed)?;
+                let made = self.planes.provider(xds, &upstream.discover, config, resolver);
+                Some(made.map_err(failed)?)
+            }
             // The reader refuses it.
             #[cfg(not(feature = "xds"))]
             Discover::Xds(_) => None,
@@ -91,20 +95,17 @@ fn consul_query(consul: &config::ConsulService) -> Query {
         datacenter: consul.datacenter.clone(),
         passing: consul.passing,
         token_file: consul.token_file.clone(),
-        tls: consul.tls.as_ref().map(|tls| agent_tls(tls, &consul.host)),
+        tls: consul.tls.as_ref().map(|tls| server_tls(tls, &consul.host)),
     }
 }
 
-/// The name that is asked for: the one written, else one that is wanted, else the agent's own.
-fn agent_tls(tls: &config::UpstreamTls, host: &str) -> AgentTls {
-    let wanted = tls.verify.iter().map(ToString::to_string).find(|name| !name.contains(['*', '/']));
+/// The name that is asked for: the one written, else one that is wanted, else the server's own.
+fn server_tls(tls: &config::UpstreamTls, host: &str) -> ServerTls {
     let host = || host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = tls.sni.clone().or(wanted).unwrap_or_else(host);
+    let name = tls.sni.clone().or_else(|| tls.asked_name()).unwrap_or_else(host);
     let name = ServerName::try_from(name).ok();
-    AgentTls {
-        files: tls.files.clone(),
-        settings: ClientSettings { name, verify: tls.verify.clone() },
-    }
+    let settings = ClientSettings { name, verify: tls.verify.clone() };
+    ServerTls { files: tls.files.clone(), settings }
 }
 
 #[cfg(feature = "kubernetes")]
