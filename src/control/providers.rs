@@ -13,8 +13,9 @@ use crate::discovery::dns::{Dns, Resolver, ResolverError, Srv, TtlRange};
 use crate::discovery::file::File;
 use crate::discovery::{Provider, ServerTls};
 use crate::tls::ClientSettings;
+use crate::upstream::Upstream;
 
-use super::ApplyError;
+use super::{ApplyError, certificates};
 
 /// What providers of one kind have in common. Cheap to clone: a plan that is not carried out leaves no trace.
 #[derive(Debug, Clone, Default)]
@@ -129,6 +130,24 @@ fn kubernetes(
     Kubernetes::new(query, service.url())
 }
 
+/// What a provider takes from outside of its upstream: with another of it, it starts anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Surroundings {
+    zone: String,
+    service: String,
+}
+
+impl Surroundings {
+    pub(super) fn of(upstream: &config::Upstream, config: &Config) -> Self {
+        let zone = || config.zone.clone();
+        match upstream.discover {
+            Discover::Kubernetes(_) => Self { zone: zone(), ..Self::default() },
+            Discover::Xds(_) => Self { zone: zone(), service: config.service.clone() },
+            _ => Self::default(),
+        }
+    }
+}
+
 /// True where only the source of endpoints, or what they are checked for, differs: connections, budgets and counts stay.
 pub(super) fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
     let without_source = |upstream: &config::Upstream| config::Upstream {
@@ -138,4 +157,14 @@ pub(super) fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
     };
     let original = |upstream: &config::Upstream| upstream.discover == Discover::Original;
     without_source(a) == without_source(b) && original(a) == original(b)
+}
+
+/// True where the names that endpoints are asked for stay, too: some are those that are looked up.
+pub(super) fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -> bool {
+    let planned = certificates.upstream(&upstream.name);
+    match (&upstream.tls, planned) {
+        (Some(tls), Some(planned)) => Arc::ptr_eq(tls.client(), &planned),
+        (None, None) => true,
+        _ => false,
+    }
 }
