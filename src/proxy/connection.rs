@@ -296,7 +296,9 @@ impl Downstream {
         match kind {
             FrameKind::Transfer => return true,
             FrameKind::Headers => allowance.on_request(),
-            FrameKind::Control => self.flooded.set(!allowance.on_control(Instant::now())),
+            FrameKind::Reset(_) | FrameKind::Control => {
+                self.flooded.set(!allowance.on_control(Instant::now()))
+            }
         }
         !self.flooded.get()
     }
