@@ -1,11 +1,15 @@
 //! Which endpoint gets how much, as the endpoints themselves see it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
+#[path = "support/http2.rs"]
+mod http2;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 #[path = "support/traffic.rs"]
 mod traffic;
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::SocketAddr;
 
 use support::{Connection, Proxy, Upstream, get, read_request, refusing};
@@ -229,6 +233,63 @@ fn a_cookie_is_set_once_and_brings_its_caller_back() {
         homes.insert(first.text());
     }
     assert!(homes.len() >= 4, "{homes:?}");
+}
+
+#[test]
+fn over_http2_a_cookie_is_set_once_and_found_among_its_crumbs() {
+    let upstreams = numbered(5);
+    let proxy = Proxy::start(&hashing(&endpoints(&upstreams), "maglev", "cookie:sid"));
+    http2::run(async {
+        let send = http2::connect(proxy.address("outbound")).await;
+        for _ in 0..10 {
+            let first = http2::ask(&send, http2::get("/"), b"", None).await.unwrap();
+            let cookie = first.header("set-cookie").unwrap().to_owned();
+            let (pair, attributes) = cookie.split_once("; ").unwrap();
+            assert_eq!(attributes, "Path=/; HttpOnly; SameSite=Lax");
+            // RFC 9113 §8.2.3: a client may send each pair in a field of its own.
+            let mut again = http2::get("/");
+            for crumb in ["theme=dark", pair, "lang=en"] {
+                again.headers_mut().append("cookie", crumb.parse().unwrap());
+            }
+            let again = http2::ask(&send, again, b"", None).await.unwrap();
+            assert_eq!((again.text(), again.header("set-cookie")), (first.text(), None));
+        }
+    });
+}
+
+#[test]
+fn a_cookie_is_secure_where_its_keeper_speaks_tls() {
+    let upstreams = numbered(2);
+    let authority = tls::Authority::new("cookies");
+    let own = authority.issue("service", &["localhost"]);
+    let sidecar = authority.issue("sidecar", &["sidecar.test"]);
+    let yaml = hashing(&endpoints(&upstreams), "maglev", "cookie:sid").replace(
+        "bind: \"127.0.0.1:0\",",
+        &format!(
+            "bind: \"127.0.0.1:0\", direction: inbound, tls: {{ client_cert: optional, plain_text: accept, ca: {}, {} }},",
+            authority.ca().display(),
+            own.yaml()
+        ),
+    );
+    let proxy = Proxy::start(&yaml);
+    let ask = |own: Option<&tls::Issued>, proto: &str| {
+        let config = std::sync::Arc::new(authority.client(own));
+        let mut stream = tls::open(proxy.address("outbound"), &config, "localhost");
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: {proto}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let cookie = text.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+        cookie.ends_with("; HttpOnly; SameSite=Lax; Secure")
+    };
+    assert!(ask(None, "https"));
+    assert!(ask(None, "http"), "what a stranger claims is nothing");
+    assert!(ask(Some(&sidecar), "https"));
+    assert!(!ask(Some(&sidecar), "http"), "the browser's own connection is in clear");
+    let clear = one(&proxy, "/", &[("x-forwarded-proto", "https")]);
+    assert!(!clear.header("set-cookie").unwrap().contains("Secure"));
 }
 
 #[test]

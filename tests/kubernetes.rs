@@ -8,12 +8,14 @@ mod kubernetes;
 mod local;
 mod support;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use kubernetes::{Api, Fault, replace, slice, slice_with, stranger};
+use kubernetes::{Api, Fault, SERVICE_ACCOUNT, replace, slice, slice_with, stranger};
 use local::{one_port, until};
 use support::{Proxy, get};
 
@@ -339,4 +341,83 @@ fn outside_of_a_pod_it_is_said_what_is_missing() {
     let shown = upstream(&proxy);
     let told = shown["discovery"]["last_error"]["text"].as_str().unwrap();
     assert!(told.contains("the API server's credentials"), "{told}");
+}
+
+/// Set in the process that has a file system of its own: the port for the API server.
+const INSIDE: &str = "OUTRIGGER_TEST_INSIDE_POD";
+
+/// Needs root and `unshare`; where they are missing it says so and is skipped.
+#[test]
+fn in_a_pod_its_service_account_is_enough() {
+    let Some(port) = std::env::var_os(INSIDE) else {
+        return in_a_file_system_of_its_own("in_a_pod_its_service_account_is_enough");
+    };
+    let port: u16 = port.to_str().unwrap().parse().unwrap();
+    let at = one_port(["one", "two"]);
+    let api = Api::start_at(port);
+    api.put("articles-a", slice(&at[..1]));
+    api.write_service_account();
+    let yaml = "admin: 127.0.0.1:0\nlisteners:\n  outbound: { bind: \"127.0.0.1:0\", routes: [{ to: articles }] }\n\
+                upstreams:\n  articles: { discover: \"k8s://blog/articles:http\" }\n";
+    let proxy = Proxy::spawn(yaml, |command| {
+        command
+            .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+            .env("KUBERNETES_SERVICE_PORT", port.to_string())
+    });
+    proxy.log().wait("start", |line| line.contains("outrigger is running").then_some(()));
+    until("the first answer", || ask(&proxy) == "one");
+    // The kubelet replaces tokens, too.
+    api.until_watched();
+    api.want_token("second");
+    api.end_watches(true);
+    until("the old token is refused", || errors(&proxy, "denied") >= 1.0);
+    replace(&Path::new(SERVICE_ACCOUNT).join("token"), "second");
+    api.put("articles-a", slice(&at[1..]));
+    until("the new one is taken", || ask(&proxy) == "two");
+}
+
+/// Runs the test `name` of this file where `/run` is empty, and is nobody else's.
+fn in_a_file_system_of_its_own(name: &str) {
+    let mount = "mount -t tmpfs tmpfs /run";
+    let possible = Command::new("unshare").args(["-m", "sh", "-c", mount]).output();
+    if !possible.as_ref().is_ok_and(|output| output.status.success()) {
+        println!("skipped: no file system of our own: {possible:?}");
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let test = std::env::current_exe().unwrap();
+    let script = format!("{mount} && exec \"$0\" --exact {name} --nocapture --test-threads=1");
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", &script])
+        .arg(test)
+        .env(INSIDE, port.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn our_zone_is_looked_for_among_hints_anew_when_it_changes() {
+    let at = one_port(["one", "two"]);
+    let api = Api::start();
+    let hinted = slice_with(&at, |_, endpoint| {
+        endpoint["hints"] = json!({ "forZones": [{ "name": "eu-1a" }, { "name": "eu-1b" }] });
+        endpoint["zone"] = json!("eu-1c");
+    });
+    api.put("articles-a", hinted);
+    let yaml = yaml(&api);
+    let zones = |proxy: &Proxy| {
+        let shown = upstream(proxy);
+        let zones = shown["endpoints"].as_array().unwrap().iter();
+        zones.map(|endpoint| endpoint["zone"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let proxy = Proxy::start(&format!("zone: eu-1a\n{yaml}"));
+    until("our zone", || zones(&proxy) == ["eu-1a", "eu-1a"]);
+    assert_eq!(proxy.reload(&format!("zone: eu-1b\n{yaml}")).status, 200);
+    until("our other zone", || {
+        assert_ne!(ask(&proxy), "503");
+        zones(&proxy) == ["eu-1b", "eu-1b"]
+    });
 }

@@ -1,6 +1,6 @@
 //! Connections that a packet filter redirects, in a network of their own.
 //!
-//! Needs root, `unshare`, `ip` and `iptables` with NAT; where one is missing the test says so and is skipped.
+//! Needs root, `unshare`, `ip`, `iptables` and `ip6tables` with NAT; where one is missing the test says so and is skipped.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
 mod support;
@@ -25,10 +25,14 @@ fn run(command: &str) -> Result<(), String> {
     }
 }
 
-/// Runs the test `name` of this file in a network of its own.
-fn in_a_network_of_its_own(name: &str) {
-    let possible = run("unshare -n sh -c 'ip link set lo up && iptables -t nat -A OUTPUT -p tcp \
-                        --dport 1 -j REDIRECT --to-ports 2'");
+/// The same in IPv6, where the kernel's REDIRECT is of its own.
+const CALLER6: &str = "fd00::9";
+
+/// Runs the test `name` of this file in a network of its own, where `filter` (iptables, ip6tables) can redirect.
+fn in_a_network_of_its_own(name: &str, filter: &str) {
+    let possible = run(&format!(
+        "unshare -n sh -c 'ip link set lo up && {filter} -t nat -A OUTPUT -p tcp --dport 1 -j REDIRECT --to-ports 2'"
+    ));
     if let Err(why) = possible {
         println!("skipped: no network of our own with a packet filter: {why}");
         return;
@@ -51,17 +55,23 @@ fn is_inside() -> bool {
 
 /// Redirects the caller's connections to `port` to where `listener` is bound.
 fn redirect(port: u16, listener: SocketAddr) {
+    redirect_by("iptables", CALLER, port, listener);
+}
+
+fn redirect_by(filter: &str, caller: &str, port: u16, listener: SocketAddr) {
     let to = listener.port();
     run(&format!(
-        "iptables -t nat -A OUTPUT -p tcp -s {CALLER} --dport {port} -j REDIRECT --to-ports {to}"
+        "{filter} -t nat -A OUTPUT -p tcp -s {caller} --dport {port} -j REDIRECT --to-ports {to}"
     ))
     .unwrap();
 }
 
 /// Connects as the caller whose connections are redirected.
 fn connect(to: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&format!("{CALLER}:0").parse::<SocketAddr>().unwrap().into()).unwrap();
+    let domain = socket2::Domain::for_address(to);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+    let caller = if to.is_ipv6() { CALLER6 } else { CALLER };
+    socket.bind(&SocketAddr::new(caller.parse().unwrap(), 0).into()).unwrap();
     socket.connect(&to.into()).unwrap();
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -101,6 +111,7 @@ runtime: { workers: 2 }
 listeners:
   web: { bind: \"127.0.0.1:0\", original_destination: true, routes: [{ to: anywhere }] }
   raw: { bind: \"127.0.0.1:0\", protocol: tcp, original_destination: true, routes: [{ to: anywhere }] }
+  plain: { bind: \"0.0.0.0:0\", routes: [{ respond: { status: 200 } }] }
 upstreams:
   anywhere: { discover: \"original://\" }
 ";
@@ -108,7 +119,10 @@ upstreams:
 #[test]
 fn a_redirected_connection_goes_where_it_was_going() {
     if !is_inside() {
-        return in_a_network_of_its_own("a_redirected_connection_goes_where_it_was_going");
+        return in_a_network_of_its_own(
+            "a_redirected_connection_goes_where_it_was_going",
+            "iptables",
+        );
     }
     run("ip link set lo up").unwrap();
     let (one, two, raw) =
@@ -141,7 +155,7 @@ fn a_redirected_connection_goes_where_it_was_going() {
 #[test]
 fn nothing_is_passed_on_to_the_proxy_itself() {
     if !is_inside() {
-        return in_a_network_of_its_own("nothing_is_passed_on_to_the_proxy_itself");
+        return in_a_network_of_its_own("nothing_is_passed_on_to_the_proxy_itself", "iptables");
     }
     run("ip link set lo up").unwrap();
     let proxy = Proxy::start(YAML);
@@ -153,7 +167,15 @@ fn nothing_is_passed_on_to_the_proxy_itself() {
     redirect(web.port(), web);
     let (status, text) = ask(SocketAddr::from(([127, 0, 0, 5], web.port())));
     assert_eq!(status, 503, "{text}");
-    assert!(text.contains("this listener itself"), "{text}");
+    assert!(text.contains("a listener of this proxy"), "{text}");
+    // Going to another listener, under whichever address.
+    let plain = proxy.address("plain");
+    redirect(plain.port(), web);
+    for ip in [[127, 0, 0, 1], [127, 0, 0, 5]] {
+        let (status, text) = ask(SocketAddr::from((ip, plain.port())));
+        assert_eq!(status, 503, "{text}");
+        assert!(text.contains("a listener of this proxy"), "{text}");
+    }
     let raw = proxy.address("raw");
     redirect(raw.port(), raw);
     for to in [raw, SocketAddr::from(([127, 0, 0, 5], raw.port()))] {
@@ -163,6 +185,47 @@ fn nothing_is_passed_on_to_the_proxy_itself() {
         let _reset = stream.read_to_end(&mut rest);
         assert!(rest.is_empty());
     }
-    let connects = proxy.metrics().sum("outrigger_upstream_connects_total", &[]);
+    let metrics = proxy.metrics();
+    let connects = metrics.sum("outrigger_upstream_connects_total", &[]);
     assert!(connects < 0.5, "{connects}");
+    // Four over HTTP, two connections over TCP.
+    let refused = metrics.sum("outrigger_rejected_total", &[("reason", "no_upstream")]);
+    assert!((refused - 6.0).abs() < 0.5, "{refused}");
+}
+
+#[test]
+fn ipv6_is_redirected_as_well_and_ipv4_on_a_socket_of_both() {
+    if !is_inside() {
+        return in_a_network_of_its_own(
+            "ipv6_is_redirected_as_well_and_ipv4_on_a_socket_of_both",
+            "ip6tables",
+        );
+    }
+    run("ip link set lo up").unwrap();
+    for address in [CALLER6, "fd00::2", "fd00::3"] {
+        run(&format!("ip -6 address add {address}/128 dev lo nodad")).unwrap();
+    }
+    let (six, raw, four) =
+        (service("fd00::2", "six"), service("fd00::3", "raw"), service("127.0.0.2", "four"));
+    let proxy = Proxy::start(&YAML.replace("\"127.0.0.1:0\"", "\"[::]:0\""));
+    let (web, tcp) = (proxy.address("web"), proxy.address("raw"));
+    redirect_by("ip6tables", CALLER6, six.port(), web);
+    redirect_by("ip6tables", CALLER6, raw.port(), tcp);
+    redirect(four.port(), web);
+    for _ in 0..3 {
+        assert_eq!(ask(six), (200, "six".to_owned()));
+        assert_eq!(ask(raw), (200, "raw".to_owned()));
+        assert_eq!(ask(four), (200, "four".to_owned()));
+    }
+    // To the proxy itself: not redirected, and redirected.
+    let itself = |ip: &str| SocketAddr::new(ip.parse().unwrap(), web.port());
+    assert_eq!(get(itself("::1"), "/").status, 503);
+    redirect_by("ip6tables", CALLER6, web.port(), web);
+    assert_eq!(ask(itself("fd00::2")).0, 503);
+    redirect_by("ip6tables", CALLER6, tcp.port(), web);
+    assert_eq!(ask(SocketAddr::new("fd00::2".parse().unwrap(), tcp.port())).0, 503);
+    let connects = proxy.metrics().sum("outrigger_upstream_connects_total", &[]);
+    assert!(connects < 9.5, "{connects}");
+    let reasons = proxy.metrics().sum("outrigger_rejected_total", &[("reason", "no_upstream")]);
+    assert!(reasons > 2.5, "{reasons}");
 }

@@ -4,7 +4,11 @@
 
 #[path = "support/ads.rs"]
 mod ads;
+#[path = "support/dnsmasq.rs"]
+mod dnsmasq;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 #[path = "support/traffic.rs"]
 mod traffic;
 
@@ -12,6 +16,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -19,10 +24,15 @@ use envoy_types::pb::envoy::config::core::v3::HealthStatus;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::google::protobuf::{Any, Struct, UInt32Value, Value, value::Kind};
 use envoy_types::util::pack_any;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use tokio::time::Instant;
 
 use ads::{ControlPlane, assignment_of, endpoint, locality};
+use dnsmasq::NameServer;
 use support::{Connection, PATIENCE, Proxy, Upstream, get, http};
+use tls::{Authority, Issued};
 
 /// A listener that sends everything to `articles`, and upstreams as they are given.
 fn yaml(upstreams: &str) -> String {
@@ -52,10 +62,6 @@ fn shown(proxy: &Proxy) -> serde_json::Value {
     let reply = get(proxy.address("admin"), "/upstreams");
     let all: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     all[0].clone()
-}
-
-fn errors(proxy: &Proxy, reason: &str) -> f64 {
-    proxy.metrics().sum("outrigger_discovery_errors_total", &[("reason", reason)])
 }
 
 struct OnDrop<F: Fn()>(F);
@@ -301,10 +307,96 @@ fn a_server_that_is_no_control_plane_is_told_of() {
         line.contains("discovery fails, no endpoints are known").then_some(())
     });
     assert_eq!(get(proxy.address("outbound"), "/").status, 503);
-    assert!(
-        errors(&proxy, "unreachable") + errors(&proxy, "malformed") + errors(&proxy, "other")
-            >= 1.0
-    );
+    proxy.wait_metrics("what it said", |metrics| {
+        metrics.sum("outrigger_discovery_errors_total", &[("reason", "malformed")]) >= 1.0
+    });
+}
+
+/// A port of its own on which TLS is spoken, and what is inside goes to the control plane. Only callers of the same authority are let in.
+fn behind_tls(plane: &ControlPlane, authority: &Authority, own: &Issued) -> SocketAddr {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let roots = Arc::new(authority.roots());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+    let chain = CertificateDer::pem_file_iter(&own.cert).unwrap().map(Result::unwrap).collect();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&own.key).unwrap())
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, to) = (listener.local_addr().unwrap(), plane.address);
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut inside) = acceptor.accept(stream).await else { return };
+                    // What was not agreed on is not spoken.
+                    assert_eq!(inside.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                    let mut outside = tokio::net::TcpStream::connect(to).await.unwrap();
+                    let _ended = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+                });
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn a_control_plane_is_asked_over_mutual_tls_with_files_as_they_are() {
+    let (plane, one) = (ControlPlane::start(), Upstream::ok("one"));
+    plane.set("articles", &[one.address]);
+    let (ours, theirs) = (Authority::new("control planes"), Authority::new("others"));
+    let front = behind_tls(&plane, &ours, &ours.issue("plane", &["plane.test"]));
+    let client = ours.issue("sidecar", &["sidecar.test"]);
+    let trusted = theirs.dir.path().join("trusted.crt");
+    std::fs::copy(theirs.ca(), &trusted).unwrap();
+    let with = |sni: &str| {
+        yaml(&format!(
+            "  articles: {{ discover: {{ xds: {{ address: \"{front}\", resource: articles, tls: {{ sni: {sni}, ca: {}, {} }} }} }} }}\n",
+            trusted.display(),
+            client.yaml()
+        ))
+    };
+    let told = |proxy: &Proxy| shown(proxy)["discovery"]["last_error"]["text"].to_string();
+    let proxy = Proxy::start(&with("plane.test"));
+    proxy.wait_metrics("an authority that is not ours", |metrics| {
+        metrics.sum("outrigger_discovery_errors_total", &[("reason", "unreachable")]) >= 1.0
+    });
+    assert!(told(&proxy).contains("TLS"), "{}", told(&proxy));
+    assert_eq!(plane.streams(), 0);
+    std::fs::copy(ours.ca(), &trusted).unwrap();
+    until_answered(&proxy, "one");
+    // Another name makes another connection, and its certificate is for nobody of that name.
+    assert_eq!(proxy.reload(&with("other.test")).status, 200);
+    proxy.wait_metrics("a certificate for another name", |metrics| {
+        metrics.sum("outrigger_discovery_errors_total", &[("reason", "unreachable")]) >= 2.0
+    });
+    assert!(told(&proxy).contains("TLS"), "{}", told(&proxy));
+    assert_eq!(plane.streams(), 1);
+    until_answered(&proxy, "one");
+}
+
+#[test]
+fn the_name_of_a_control_plane_is_looked_up_by_our_own_resolver() {
+    let Some(mut names) = NameServer::new() else { return };
+    let (plane, one) = (ControlPlane::start(), Upstream::ok("one"));
+    plane.set("articles", &[one.address]);
+    // The search list applies, and an address where nobody listens costs another one no more than its turn.
+    names.names("127.0.0.1 plane.mesh.test\n127.0.0.9 plane.mesh.test\n");
+    names.start();
+    let (server, port) = (names.port, plane.address.port());
+    let proxy = Proxy::start(&format!(
+        "dns: {{ servers: [\"127.0.0.1:{server}\"], search: [mesh.test] }}\n{}",
+        yaml(&format!("  articles: {{ discover: \"xds://plane:{port}/articles\" }}\n"))
+    ));
+    until_answered(&proxy, "one");
 }
 
 /// Envoy, which ends with the test.

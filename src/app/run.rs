@@ -219,6 +219,7 @@ fn empty_snapshot(config: &Config) -> Snapshot {
         log: snapshot::LogFilter::All,
         listeners: Vec::new(),
         upstreams: Vec::new(),
+        listening: Vec::new(),
     }
 }
 

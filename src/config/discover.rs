@@ -10,6 +10,7 @@ use crate::base::endpoint::EndpointSpec;
 pub use consul::ConsulService;
 pub use kubernetes::{KubernetesPort, KubernetesService};
 
+use super::UpstreamTls;
 use super::diagnostic::{Diagnostic, Severity};
 use super::read::Reader;
 use super::source::Source;
@@ -47,11 +48,11 @@ pub enum Discover {
         path: PathBuf,
     },
     /// `discover: xds://host:port/resource`.
-    Xds(XdsSource),
+    Xds(Box<XdsSource>),
 }
 
 /// One resource of a control plane.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct XdsSource {
     /// A name or an IP address, in brackets where it is IPv6.
     pub host: String,
@@ -63,6 +64,8 @@ pub struct XdsSource {
     pub node: Option<String>,
     /// `node.cluster`. Default: `service`.
     pub cluster: Option<String>,
+    /// How the control plane is spoken to. Default: in clear.
+    pub tls: Option<UpstreamTls>,
 }
 
 impl Discover {
@@ -76,9 +79,7 @@ impl Discover {
             Self::Original => "original://".to_owned(),
             Self::Kubernetes(service) => service.url(),
             Self::File { path } => format!("file://{}", path.display()),
-            Self::Xds(XdsSource { host, port, resource, .. }) => {
-                format!("xds://{host}:{port}/{resource}")
-            }
+            Self::Xds(xds) => format!("xds://{}:{}/{}", xds.host, xds.port, xds.resource),
         }
     }
 

@@ -84,7 +84,7 @@ sections! {
     DISCOVER_SRV = "`discover.dns+srv`" ["name"] later [];
     DISCOVER_ORIGINAL = "`discover.original`" [] later [];
     DISCOVER_FILE = "`discover.file`" ["path"] later [];
-    DISCOVER_XDS = "`discover.xds`" ["address" "resource" "node"] later ["tls"];
+    DISCOVER_XDS = "`discover.xds`" ["address" "resource" "node" "tls"] later [];
     DISCOVER_XDS_NODE = "`discover.xds.node`" ["id" "cluster"] later [];
     ENDPOINT = "an endpoint" ["address" "weight" "priority" "zone" "labels"] later [];
     BALANCE = "`balance`" ["policy" "panic" "zone_aware" "max_load"] later [];

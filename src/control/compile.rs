@@ -64,6 +64,7 @@ pub(super) fn snapshot(
         },
         listeners,
         upstreams: upstreams.upstreams().cloned().collect(),
+        listening: Vec::new(),
     })
 }
 
@@ -86,6 +87,7 @@ pub fn compiled(
         log: LogFilter::All,
         listeners: Vec::new(),
         upstreams: Vec::new(),
+        listening: Vec::new(),
     };
     let upstreams = Plan::without_discovery(config, metrics, rng, now);
     let planned = (&certificates::Plan::default(), &upstreams, &jwks::Plan::default());

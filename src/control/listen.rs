@@ -152,6 +152,18 @@ impl Listeners {
         commands
     }
 
+    /// Where connections over TCP will be accepted once `plan` is carried out.
+    pub(super) fn addresses_after(&self, plan: &Plan) -> Vec<SocketAddr> {
+        let kept = self.open.iter().filter(|(name, _)| !plan.closing.contains(name));
+        let kept = kept.map(|(_, open)| &open.address);
+        let all = kept.chain(plan.fresh.iter().map(|fresh| &fresh.bound.address));
+        let tcp = all.filter_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        });
+        tcp.collect()
+    }
+
     /// Lets go of the unix sockets of one direction, whose files are removed: the workers close theirs.
     pub(super) fn drain(&mut self, inbound: bool) {
         let draining = self.open.values_mut().filter(|open| open.key.inbound == inbound);

@@ -241,7 +241,8 @@ impl Control {
         let upstreams = self.upstreams.borrow().plan(config, &certificates)?;
         let keys = self.keys.borrow().plan(config)?;
         let planned = (&certificates, &upstreams, &keys);
-        let snapshot = compile::snapshot(config, planned, &self.metrics, before)?;
+        let mut snapshot = compile::snapshot(config, planned, &self.metrics, before)?;
+        snapshot.listening = self.listeners.borrow().addresses_after(&listeners);
         Ok(Planned { certificates, upstreams, listeners, keys, snapshot })
     }
 

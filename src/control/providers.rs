@@ -8,13 +8,14 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 
 use crate::config::{self, Config, Discover};
-use crate::discovery::Provider;
-use crate::discovery::consul::{AgentTls, Consul, Query};
+use crate::discovery::consul::{Consul, Query};
 use crate::discovery::dns::{Dns, Resolver, ResolverError, Srv, TtlRange};
 use crate::discovery::file::File;
+use crate::discovery::{Provider, ServerTls};
 use crate::tls::ClientSettings;
+use crate::upstream::Upstream;
 
-use super::ApplyError;
+use super::{ApplyError, certificates};
 
 /// What providers of one kind have in common. Cheap to clone: a plan that is not carried out leaves no trace.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +67,11 @@ impl Shared {
             #[cfg(not(feature = "kubernetes"))]
             Discover::Kubernetes(_) => None,
             #[cfg(feature = "xds")]
-            Discover::Xds(xds) => Some(self.planes.provider(xds, &upstream.discover, config)),
+            Discover::Xds(xds) => {
+                let resolver = self.resolver(&config.dns).map_err(failed)?;
+                let made = self.planes.provider(xds, &upstream.discover, config, resolver);
+                Some(made.map_err(failed)?)
+            }
             // The reader refuses it.
             #[cfg(not(feature = "xds"))]
             Discover::Xds(_) => None,
@@ -91,20 +96,17 @@ fn consul_query(consul: &config::ConsulService) -> Query {
         datacenter: consul.datacenter.clone(),
         passing: consul.passing,
         token_file: consul.token_file.clone(),
-        tls: consul.tls.as_ref().map(|tls| agent_tls(tls, &consul.host)),
+        tls: consul.tls.as_ref().map(|tls| server_tls(tls, &consul.host)),
     }
 }
 
-/// The name that is asked for: the one written, else one that is wanted, else the agent's own.
-fn agent_tls(tls: &config::UpstreamTls, host: &str) -> AgentTls {
-    let wanted = tls.verify.iter().map(ToString::to_string).find(|name| !name.contains(['*', '/']));
+/// The name that is asked for: the one written, else one that is wanted, else the server's own.
+fn server_tls(tls: &config::UpstreamTls, host: &str) -> ServerTls {
     let host = || host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = tls.sni.clone().or(wanted).unwrap_or_else(host);
+    let name = tls.sni.clone().or_else(|| tls.asked_name()).unwrap_or_else(host);
     let name = ServerName::try_from(name).ok();
-    AgentTls {
-        files: tls.files.clone(),
-        settings: ClientSettings { name, verify: tls.verify.clone() },
-    }
+    let settings = ClientSettings { name, verify: tls.verify.clone() };
+    ServerTls { files: tls.files.clone(), settings }
 }
 
 #[cfg(feature = "kubernetes")]
@@ -128,6 +130,24 @@ fn kubernetes(
     Kubernetes::new(query, service.url())
 }
 
+/// What a provider takes from outside of its upstream: with another of it, it starts anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Surroundings {
+    zone: String,
+    service: String,
+}
+
+impl Surroundings {
+    pub(super) fn of(upstream: &config::Upstream, config: &Config) -> Self {
+        let zone = || config.zone.clone();
+        match upstream.discover {
+            Discover::Kubernetes(_) => Self { zone: zone(), ..Self::default() },
+            Discover::Xds(_) => Self { zone: zone(), service: config.service.clone() },
+            _ => Self::default(),
+        }
+    }
+}
+
 /// True where only the source of endpoints, or what they are checked for, differs: connections, budgets and counts stay.
 pub(super) fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
     let without_source = |upstream: &config::Upstream| config::Upstream {
@@ -137,4 +157,14 @@ pub(super) fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
     };
     let original = |upstream: &config::Upstream| upstream.discover == Discover::Original;
     without_source(a) == without_source(b) && original(a) == original(b)
+}
+
+/// True where the names that endpoints are asked for stay, too: some are those that are looked up.
+pub(super) fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -> bool {
+    let planned = certificates.upstream(&upstream.name);
+    match (&upstream.tls, planned) {
+        (Some(tls), Some(planned)) => Arc::ptr_eq(tls.client(), &planned),
+        (None, None) => true,
+        _ => false,
+    }
 }

@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::upstream::{Upstream, UpstreamTls};
 
 use super::checks::UpstreamHealth;
-use super::providers::{Shared, same_policy};
+use super::providers::{Shared, Surroundings, same_policy, same_tls};
 use super::{Applied, ApplyError, certificates, compile};
 
 /// The upstreams in force, by name.
@@ -47,6 +47,7 @@ pub struct Managed {
     pub status: Option<Arc<ProviderStatus>>,
     /// What its endpoints are checked for; `None`: they are not.
     pub health: Option<Rc<UpstreamHealth>>,
+    surroundings: Surroundings,
     follow: Option<AbortHandle>,
     reported: RefCell<Reported>,
 }
@@ -79,9 +80,17 @@ enum Planned {
     /// Unchanged.
     Keep(Rc<Managed>),
     /// The same upstream with other endpoints, or other checks of them.
-    Rediscover { from: Rc<Managed>, config: config::Upstream, provider: Option<Provider> },
+    Rediscover { from: Rc<Managed>, wanted: Wanted },
     /// New, or changed in more than that.
-    Make { upstream: Arc<Upstream>, config: config::Upstream, provider: Option<Provider> },
+    Make { upstream: Arc<Upstream>, wanted: Wanted },
+}
+
+/// What is to be started.
+#[derive(Debug)]
+struct Wanted {
+    config: config::Upstream,
+    provider: Option<Provider>,
+    surroundings: Surroundings,
 }
 
 impl Plan {
@@ -95,10 +104,10 @@ impl Plan {
         let order = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let planned = config.upstreams.iter().map(|wanted| {
             let upstream = Arc::new(compile::upstream(wanted, metrics, rng, now));
-            (
-                wanted.name.clone(),
-                Planned::Make { upstream, config: wanted.clone(), provider: None },
-            )
+            let surroundings = Surroundings::of(wanted, config);
+            let config = wanted.clone();
+            let wanted = Wanted { config, provider: None, surroundings };
+            (upstream.name.to_string(), Planned::Make { upstream, wanted })
         });
         Self { planned: planned.collect(), order, shared: Shared::default() }
     }
@@ -147,25 +156,30 @@ impl Upstreams {
         let mut planned = BTreeMap::new();
         let (mut rng, now) = (Rng::from_entropy(), Instant::now());
         for wanted in &config.upstreams {
+            let surroundings = Surroundings::of(wanted, config);
+            let mut start = || {
+                let provider = shared.provider(wanted, config)?;
+                let surroundings = surroundings.clone();
+                Ok(Wanted { config: wanted.clone(), provider, surroundings })
+            };
             let plan = match self.managed.get(&wanted.name) {
-                Some(managed) if managed.config == *wanted => Planned::Keep(Rc::clone(managed)),
+                Some(managed)
+                    if managed.config == *wanted && managed.surroundings == surroundings =>
+                {
+                    Planned::Keep(Rc::clone(managed))
+                }
                 Some(managed)
                     if same_policy(&managed.config, wanted)
                         && same_tls(&managed.upstream, certificates) =>
                 {
-                    Planned::Rediscover {
-                        from: Rc::clone(managed),
-                        config: wanted.clone(),
-                        provider: shared.provider(wanted, config)?,
-                    }
+                    Planned::Rediscover { from: Rc::clone(managed), wanted: start()? }
                 }
                 _ => Planned::Make {
                     upstream: Arc::new(
                         compile::upstream(wanted, &self.metrics, &mut rng, now)
                             .with_tls(self.tls(wanted, certificates)),
                     ),
-                    config: wanted.clone(),
-                    provider: shared.provider(wanted, config)?,
+                    wanted: start()?,
                 },
             };
             planned.insert(wanted.name.clone(), plan);
@@ -191,14 +205,14 @@ impl Upstreams {
             let old = before.remove(&name);
             let managed = match planned {
                 Planned::Keep(managed) => managed,
-                Planned::Rediscover { from, config, provider } => {
+                Planned::Rediscover { from, wanted } => {
                     applied.upstreams_changed.push(name.clone());
-                    Rc::new(self.start(config, Arc::clone(&from.upstream), provider))
+                    Rc::new(self.start(wanted, Arc::clone(&from.upstream)))
                 }
-                Planned::Make { upstream, config, provider } => {
+                Planned::Make { upstream, wanted } => {
                     applied.upstreams_changed.push(name.clone());
                     // Before the old one goes: checks that both want go on.
-                    let made = Rc::new(self.start(config, upstream, provider));
+                    let made = Rc::new(self.start(wanted, upstream));
                     if let Some(old) = old {
                         self.retire(&old);
                     }
@@ -214,12 +228,8 @@ impl Upstreams {
         self.changes.notify_one();
     }
 
-    fn start(
-        &self,
-        config: config::Upstream,
-        upstream: Arc<Upstream>,
-        provider: Option<Provider>,
-    ) -> Managed {
+    fn start(&self, wanted: Wanted, upstream: Arc<Upstream>) -> Managed {
+        let Wanted { config, provider, surroundings } = wanted;
         let reported = RefCell::default();
         let health = self.start_checks(&config, &upstream);
         match &config.discover {
@@ -229,14 +239,14 @@ impl Upstreams {
             _ => {}
         }
         let Some(provider) = provider else {
-            return Managed { config, upstream, status: None, health, follow: None, reported };
+            let (status, follow) = (None, None);
+            return Managed { config, upstream, status, health, surroundings, follow, reported };
         };
         let subscription = discovery::spawn(provider, Rng::from_entropy());
         let status = Some(Arc::clone(&subscription.status));
-        let changes = self.changes();
-        let follow = follow(subscription, Arc::clone(&upstream), health.clone(), changes);
+        let follow = follow(subscription, Arc::clone(&upstream), health.clone(), self.changes());
         let follow = Some(tokio::task::spawn_local(follow).abort_handle());
-        Managed { config, upstream, status, health, follow, reported }
+        Managed { config, upstream, status, health, surroundings, follow, reported }
     }
 
     /// Checks the endpoints that the upstream has already, or forgets what earlier checks said of them.
@@ -341,16 +351,6 @@ fn raise(counter: &prometheus::IntCounter, reported: &mut u64, counted: u64) {
 /// The label values of `discovery_errors_total`.
 pub(super) fn error_words() -> Vec<&'static str> {
     ErrorKind::ALL.iter().map(|kind| kind.word()).collect()
-}
-
-/// True where the names that endpoints are asked for stay, too: some are those that are looked up.
-fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -> bool {
-    let planned = certificates.upstream(&upstream.name);
-    match (&upstream.tls, planned) {
-        (Some(tls), Some(planned)) => Arc::ptr_eq(tls.client(), &planned),
-        (None, None) => true,
-        _ => false,
-    }
 }
 
 fn publish(

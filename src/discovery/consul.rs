@@ -17,18 +17,16 @@ mod state;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hickory_resolver::proto::rr::Name;
 use tokio::time::{Instant, sleep_until};
 
 use self::ask::{Asker, Reply};
 use self::state::{Answer, ConsulState};
 use super::ErrorKind;
-use super::dns::{Resolver, ResolverError, parse_name};
+use super::dns::{Resolver, ResolverError};
 use super::last_good::Trouble;
 use super::publisher::Publisher;
-use crate::base::certificates::CertificateFiles;
+use super::server::{Server, ServerTls};
 use crate::base::rng::Rng;
-use crate::tls::ClientSettings;
 
 /// An answer from here on is read on another thread: the control thread has health checks to keep up with.
 const LARGE: usize = 256 * 1024;
@@ -58,25 +56,13 @@ pub struct Query {
     /// Where the token stands; read with each question.
     pub token_file: Option<PathBuf>,
     /// `None`: in clear.
-    pub tls: Option<AgentTls>,
-}
-
-/// How an agent is spoken to in TLS.
-#[derive(Debug, Clone)]
-pub struct AgentTls {
-    /// Read for each connection: certificates that are replaced are used with the next.
-    pub files: CertificateFiles,
-    /// Whom we want to find there.
-    pub settings: ClientSettings,
+    pub tls: Option<ServerTls>,
 }
 
 #[derive(Debug)]
 struct Settings {
     query: Query,
-    /// As `Host` has it, and messages.
-    address: String,
-    host: Name,
-    resolver: Arc<Resolver>,
+    agent: Server,
 }
 
 impl Consul {
@@ -89,9 +75,8 @@ impl Consul {
         source: impl Into<Arc<str>>,
         resolver: Arc<Resolver>,
     ) -> Result<Self, ResolverError> {
-        let host = parse_name(query.host.trim_start_matches('[').trim_end_matches(']'))?;
-        let address = format!("{}:{}", query.host, query.port);
-        let settings = Box::new(Settings { query, address, host, resolver });
+        let agent = Server::new(&query.host, query.port, query.tls.clone(), resolver)?;
+        let settings = Box::new(Settings { query, agent });
         Ok(Self { settings, source: source.into() })
     }
 

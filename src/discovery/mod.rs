@@ -17,6 +17,7 @@ pub mod fixed;
 pub mod kubernetes;
 mod last_good;
 mod publisher;
+mod server;
 mod status;
 #[cfg(feature = "xds")]
 pub mod xds;
@@ -31,6 +32,7 @@ use crate::base::endpoint::EndpointSpec;
 use crate::base::rng::Rng;
 
 use publisher::Publisher;
+pub use server::ServerTls;
 pub use status::{ErrorKind, LastError, ProviderStatus, Standing};
 
 /// What a provider knows of an upstream's endpoints.
@@ -116,7 +118,9 @@ pub fn spawn(provider: Provider, rng: Rng) -> Subscription {
         }
         Provider::File(file) => start(file.source(), status, |publisher| file.run(publisher)),
         #[cfg(feature = "xds")]
-        Provider::Xds(xds) => start(xds.source(), status, |publisher| xds.run(publisher, rng)),
+        Provider::Xds(xds) => {
+            start_local(xds.source(), status, |publisher| xds.run(publisher, rng))
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! plane work and would save us none.
 
 mod board;
+mod calm;
 mod endpoints;
 mod session;
 mod stream;
@@ -22,17 +23,21 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::dns::{Resolver, ResolverError};
 use super::publisher::Publisher;
+use super::server::{Server, ServerTls};
 use crate::base::rng::Rng;
 use board::Board;
 
 /// A control plane, and who we are to it. Equal ones share a stream.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPlane {
     /// A name or an IP address, in brackets where it is IPv6.
     pub host: String,
     /// 1..=65535.
     pub port: u16,
+    /// `None`: in clear.
+    pub tls: Option<ServerTls>,
     /// What the control plane knows us by.
     pub node: String,
     /// The service that we stand beside.
@@ -52,6 +57,7 @@ pub struct Plane {
 #[derive(Debug)]
 struct Shared {
     control_plane: ControlPlane,
+    server: Server,
     board: Mutex<Board>,
     /// Who waits for what has changed.
     changed: Notify,
@@ -64,10 +70,24 @@ impl Shared {
 }
 
 impl Plane {
-    /// Connects to nothing yet.
-    pub fn new(control_plane: ControlPlane) -> Self {
+    /// Connects to nothing yet. The control plane's name is looked up with `resolver` for each connection.
+    ///
+    /// # Errors
+    /// Its host is no name that DNS could have.
+    pub fn new(
+        control_plane: ControlPlane,
+        resolver: Arc<Resolver>,
+    ) -> Result<Self, ResolverError> {
+        let ControlPlane { host, port, tls, .. } = &control_plane;
+        let server = Server::new(host, *port, tls.clone(), resolver)?;
         let (board, changed) = (Mutex::default(), Notify::new());
-        Self { shared: Arc::new(Shared { control_plane, board, changed }), task: Mutex::default() }
+        let shared = Arc::new(Shared { control_plane, server, board, changed });
+        Ok(Self { shared, task: Mutex::default() })
+    }
+
+    /// Whose connection it is.
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.shared.control_plane
     }
 
     /// Waits for `resource` until the guard is dropped.
@@ -76,7 +96,10 @@ impl Plane {
         self.shared.changed.notify_one();
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         task.get_or_insert_with(|| {
-            AbortOnDropHandle::new(tokio::spawn(stream::run(Arc::clone(&self.shared), rng)))
+            AbortOnDropHandle::new(tokio::task::spawn_local(stream::run(
+                Arc::clone(&self.shared),
+                rng,
+            )))
         });
         Joined { shared: Arc::clone(&self.shared), id }
     }

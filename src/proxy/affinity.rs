@@ -10,8 +10,9 @@ use crate::route::query_value;
 use crate::snapshot::{HashBy, HashCookie, Route};
 use crate::upstream::Upstream;
 
-use super::connection::Peer;
+use super::connection::{Downstream, Peer};
 use super::exchange::Exchange;
+use super::headers::FORWARDED_PROTO;
 
 /// The key of a request, where the route has one and `upstream` chooses by it: the first item of `hash` that the request
 /// has. A cookie that is absent is made, and set on the way back.
@@ -36,7 +37,8 @@ pub(super) fn key(exchange: &mut Exchange, route: &Route, upstream: &Upstream) -
                         (rng.bits(), rng.bits())
                     };
                     let value = format!("{:016x}{:016x}", bits.0, bits.1);
-                    exchange.set_cookie = set_cookie(cookie, &value).map(Box::new);
+                    let secure = came_over_tls(headers, &exchange.downstream);
+                    exchange.set_cookie = set_cookie(cookie, &value, secure).map(Box::new);
                     of(value.as_bytes())
                 }
             },
@@ -91,9 +93,20 @@ fn is(byte: u8) -> impl Fn(&u8) -> bool {
     move |other| *other == byte
 }
 
-fn set_cookie(cookie: &HashCookie, value: &str) -> Option<HeaderValue> {
+fn set_cookie(cookie: &HashCookie, value: &str, secure: bool) -> Option<HeaderValue> {
     let HashCookie { name, attributes } = cookie;
-    HeaderValue::from_str(&format!("{name}={value}{attributes}")).ok()
+    let secure = if secure { "; Secure" } else { "" };
+    HeaderValue::from_str(&format!("{name}={value}{attributes}{secure}")).ok()
+}
+
+/// True where a cookie marked `Secure` comes back: whoever will keep it used TLS. Between sidecars TLS says nothing of the browser in
+/// front; there the word of a peer that has proved who it is counts.
+fn came_over_tls(headers: &HeaderMap, downstream: &Downstream) -> bool {
+    let told = downstream.identity.as_ref().and_then(|_| headers.get(&FORWARDED_PROTO));
+    match told {
+        Some(scheme) => scheme.as_bytes().eq_ignore_ascii_case(b"https"),
+        None => downstream.secured.is_some(),
+    }
 }
 
 #[cfg(test)]

@@ -264,7 +264,8 @@ fn serve(
         return;
     };
     let redirected = active.listener.original_destination;
-    let original = redirected.then(|| original::destination(&socket)).flatten();
+    let listening = &active.snapshot.listening;
+    let original = redirected.then(|| original::destination(&socket, listening)).flatten();
     let accepted = connection::Accepted {
         worker: Rc::clone(worker),
         local: Rc::clone(local),

@@ -14,6 +14,7 @@ mod mirror;
 mod rate_limit;
 mod tls;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// By the order of the configuration.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Where the listeners are bound: no redirected connection may have been going there.
+    pub listening: Vec<SocketAddr>,
 }
 
 impl Snapshot {

@@ -22,6 +22,9 @@ use tokio::time::Instant;
 
 use crate::support::{PATIENCE, read_request};
 
+/// Where Kubernetes puts a pod's credentials.
+pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// A certificate authority and a server's certificate of it.
 pub struct Authority {
     pub pem: String,
@@ -93,7 +96,11 @@ pub struct Api {
 
 impl Api {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(0)
+    }
+
+    pub fn start_at(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let address = listener.local_addr().unwrap();
         let world = World {
             version: 100,
@@ -139,6 +146,17 @@ impl Api {
 
     pub fn token_file(&self) -> PathBuf {
         self.path("token")
+    }
+
+    /// Writes what a pod of the service account has, where it has it.
+    pub fn write_service_account(&self) {
+        let dir = Path::new(SERVICE_ACCOUNT);
+        std::fs::create_dir_all(dir).unwrap();
+        for (name, text) in
+            [("token", "first"), ("ca.crt", &self.authority.pem), ("namespace", "blog")]
+        {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
     }
 
     /// Replaces the CA that clients trust.

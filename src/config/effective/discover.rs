@@ -26,7 +26,7 @@ pub(super) fn source(
             w.leaf("discover", quoted(discover.source()), node);
         }
         Discover::Consul(service) => w.section("discover", |w| consul(w, service, node, identity)),
-        Discover::Xds(xds) => self::xds(w, discover, xds, node),
+        Discover::Xds(xds) => w.section("discover", |w| self::xds(w, xds, node, identity)),
         Discover::Kubernetes(service) => w.section("discover", |w| kubernetes(w, service, node)),
     }
 }
@@ -58,23 +58,24 @@ fn consul(
     });
 }
 
-fn xds(w: &mut Writer<'_>, discover: &Discover, xds: &XdsSource, node: Option<&Node>) {
-    if xds.node.is_none() && xds.cluster.is_none() {
-        return w.leaf("discover", quoted(discover.source()), node);
-    }
-    let below = |key| below(below(node, "xds", ""), key, "");
-    w.section("discover", |w| {
-        w.section("xds", |w| {
-            w.leaf("address", quoted(format_args!("{}:{}", xds.host, xds.port)), below("address"));
-            w.leaf("resource", quoted(&xds.resource), below("resource"));
+fn xds(w: &mut Writer<'_>, xds: &XdsSource, node: Option<&Node>, identity: Option<&Node>) {
+    let long = below(node, "xds", "");
+    let at = |key| if long.is_some() { below(long, key, "") } else { node };
+    w.section("xds", |w| {
+        w.leaf("address", quoted(format_args!("{}:{}", xds.host, xds.port)), at("address"));
+        w.leaf("resource", quoted(&xds.resource), at("resource"));
+        if xds.node.is_none() && xds.cluster.is_none() {
+            w.note("node: `service` and the machine's name, of cluster `service`");
+        } else {
             w.section("node", |w| {
                 for (key, value) in [("id", &xds.node), ("cluster", &xds.cluster)] {
                     if let Some(value) = value {
-                        w.leaf(key, quoted(value), super::below(below("node"), key, "id"));
+                        w.leaf(key, quoted(value), below(at("node"), key, "id"));
                     }
                 }
             });
-        });
+        }
+        tls::upstream(w, xds.tls.as_ref(), at("tls"), identity);
     });
 }
 

@@ -111,6 +111,7 @@ fn xds() -> Value {
                 "Who we are to the control plane: an id, or more.",
                 any_of(vec![text(), object("`discover.xds.node`", &[], node)]),
             ),
+            ("tls", "TLS towards the control plane. Default never.", super::tls::upstream()),
         ],
     )
 }

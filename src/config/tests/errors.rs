@@ -374,7 +374,7 @@ told! {
 told! {
     control_plane_without_resource: upstream("discover: xds://control-plane:18000");
     control_plane_without_port: upstream("discover: xds://control-plane/articles");
-    control_plane_with_mistakes: upstream("discover: { xds: { address: \"control_plane:0\", resource: \"\", node: { name: a }, tls: {} } }");
+    control_plane_with_mistakes: upstream("discover: { xds: { address: \"control_plane:0\", resource: \"\", node: { name: a }, tls: { cert: own.pem } } }");
 }
 
 #[cfg(not(any(feature = "kubernetes", feature = "xds")))]

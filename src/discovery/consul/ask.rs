@@ -1,9 +1,9 @@
 //! One blocking query over HTTP/1, on a connection that is kept from question to question.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, HOST, USER_AGENT};
@@ -11,21 +11,16 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
-use tower::Service;
 
-use crate::base::address::Address;
 use crate::discovery::ErrorKind;
 use crate::discovery::last_good::Trouble;
 use crate::io::request_body::RequestBody;
 use crate::metrics;
-use crate::net::{
-    Connect, Http1, RequestHead, ResponseBody, SendFailure, Target, TlsTarget, UpstreamResponse,
-};
-use crate::tls::files::Vouched;
-use crate::tls::{Alpn, ClientTls, Material};
+use crate::net::{Http1, RequestHead, ResponseBody, SendFailure, UpstreamResponse};
+use crate::tls::Alpn;
 
 use super::index::Index;
-use super::{AgentTls, Query, Settings};
+use super::{Query, Settings};
 
 /// Until an answer is whole, without the time that it may wait for a change.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,8 +78,11 @@ impl Asker {
         match timeout(limit, self.exchange(index, wait)).await {
             Ok(reply) => reply,
             Err(_) => {
-                let text =
-                    format!("no answer from {} in {} s", self.settings.address, limit.as_secs());
+                let text = format!(
+                    "no answer from {} in {} s",
+                    self.settings.agent.address,
+                    limit.as_secs()
+                );
                 Err(Trouble::new(ErrorKind::Timeout, text))
             }
         }
@@ -126,7 +124,7 @@ impl Asker {
             None => self.target.trim_end_matches(['?', '&']).to_owned(),
         };
         let request = Request::get(target)
-            .header(HOST, &self.settings.address)
+            .header(HOST, &self.settings.agent.address)
             .header(USER_AGENT, AGENT)
             .header(ACCEPT, "application/json")
             .body(());
@@ -139,41 +137,10 @@ impl Asker {
     }
 
     async fn connect(&self) -> Result<Http1, Trouble> {
-        let addresses = self.settings.resolver.addresses(&self.settings.host).await?;
-        let tls = self.settings.query.tls.as_ref().map(|tls| self.client(tls)).transpose()?;
-        let mut failed = None;
-        for ip in addresses {
-            let address = Address::Tcp((ip, self.settings.query.port).into());
-            let tls = tls.as_ref().and_then(|tls| {
-                let config = tls.current().offering(Alpn::Http1);
-                Some(TlsTarget { config, name: tls.name_of(&address)? })
-            });
-            let target = Target { address, timeout: CONNECT_TIMEOUT, tls };
-            match Connect.call(target).await {
-                Ok(socket) => {
-                    return Ok(Http1::new(socket, Instant::now(), metrics::unseen()));
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        Err(match failed {
-            Some(error) if error.kind() == io::ErrorKind::TimedOut => {
-                self.trouble(ErrorKind::Timeout, &"it does not let itself be connected to")
-            }
-            Some(error) => self.trouble(ErrorKind::Unreachable, &error),
-            None => self.trouble(ErrorKind::Unreachable, &"its name has no address"),
-        })
-    }
-
-    /// TLS with the files as they are at this moment.
-    fn client(&self, tls: &AgentTls) -> Result<ClientTls, Trouble> {
-        let material = Material::load(&tls.files, Vouched::Elsewhere, SystemTime::now());
-        let material = material.map_err(|errors| {
-            let first = errors.first().map(ToString::to_string).unwrap_or_default();
-            self.trouble(ErrorKind::Other, &first)
-        })?;
-        let made = ClientTls::new(tls.settings.clone(), &material);
-        made.map_err(|error| self.trouble(ErrorKind::Other, &error))
+        let agent = &self.settings.agent;
+        let addresses = agent.addresses().await?;
+        let socket = agent.connect(addresses, CONNECT_TIMEOUT, Alpn::Http1).await?;
+        Ok(Http1::new(socket, Instant::now(), metrics::unseen()))
     }
 
     async fn read(&self, response: UpstreamResponse) -> Result<Reply, Trouble> {
@@ -221,7 +188,7 @@ impl Asker {
     }
 
     fn trouble(&self, kind: ErrorKind, why: &dyn std::fmt::Display) -> Trouble {
-        Trouble::new(kind, format!("{}: {why}", self.settings.address))
+        self.settings.agent.trouble(kind, why)
     }
 }
 

@@ -1,11 +1,11 @@
-//! `xds://host:port/resource`, or `{ xds: { address, resource, node } }`.
+//! `xds://host:port/resource`, or `{ xds: { address, resource, node, tls } }`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::node::Value;
 use crate::config::{Discover, XdsSource, keys};
 
-use super::super::{At, top};
+use super::super::{At, tls, top};
 
 /// Longer names than this are a mistake, and every one is sent in each request.
 const MAX_NAME: usize = 1024;
@@ -16,7 +16,14 @@ pub(super) fn url(rest: &str) -> Result<Discover, String> {
         .split_once('/')
         .ok_or("the resource is missing: write `xds://control-plane:18000/articles`")?;
     let ((host, port), resource) = (host_and_port(address)?, resource(name)?);
-    Ok(Discover::Xds(XdsSource { host, port, resource, node: None, cluster: None }))
+    Ok(Discover::Xds(Box::new(XdsSource {
+        host,
+        port,
+        resource,
+        node: None,
+        cluster: None,
+        tls: None,
+    })))
 }
 
 pub(super) fn map(at: &At<'_>) -> Option<Discover> {
@@ -29,8 +36,9 @@ pub(super) fn map(at: &At<'_>) -> Option<Discover> {
     let fields = at.fields(&keys::DISCOVER_XDS)?;
     let resource = fields.required("resource").and_then(|at| at.parsed(resource));
     let (node, cluster) = fields.read("node", |at| node(&at)).unwrap_or_default();
+    let tls = fields.read("tls", tls::upstream).flatten();
     let (host, port) = fields.required("address").and_then(|at| at.parsed(host_and_port))?;
-    Some(Discover::Xds(XdsSource { host, port, resource: resource?, node, cluster }))
+    Some(Discover::Xds(Box::new(XdsSource { host, port, resource: resource?, node, cluster, tls })))
 }
 
 /// The id alone, or a map.
