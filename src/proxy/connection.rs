@@ -297,7 +297,7 @@ impl Downstream {
             FrameKind::Transfer => return true,
             FrameKind::Headers => allowance.on_request(),
             FrameKind::Reset(_) | FrameKind::Control => {
-                self.flooded.set(!allowance.on_control(Instant::now()))
+                self.flooded.set(!allowance.on_control(Instant::now()));
             }
         }
         !self.flooded.get()
