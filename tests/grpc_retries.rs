@@ -1,66 +1,25 @@
 //! Retries on gRPC statuses, wherever in an answer they stand, as long as the caller has seen nothing of it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
+#[path = "support/calls.rs"]
+mod calls;
 #[path = "support/http2.rs"]
 mod http2;
 mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http2::{Answer, DATA, END_HEADERS, END_STREAM, HEADERS, Raw};
+use calls::{MESSAGE, call, end, fail, refuse, server, succeed};
+use http2::{Answer, DATA, HEADERS, Raw};
 use tokio::time::Instant;
 
 use support::{PATIENCE, Proxy, Upstream};
 use traffic::Setup;
-
-/// A server that does with each call what `script` says to its number, counted from 0 over all connections.
-fn server(script: impl Fn(&mut Raw, u32, usize) + Send + Sync + 'static) -> Upstream {
-    let calls = Arc::new(AtomicUsize::new(0));
-    Upstream::serve(move |_, stream| {
-        let Some(mut raw) = Raw::accept(stream, None) else { return };
-        while let Some(stream) = raw.request() {
-            script(&mut raw, stream, calls.fetch_add(1, Ordering::Relaxed));
-        }
-    })
-}
-
-/// Literal fields without indexing (RFC 7541 §6.2.2).
-fn fields(list: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    list.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
-}
-
-fn end(raw: &mut Raw, stream: u32, status: &str, more: &[(&str, &str)]) {
-    let payload = [fields(&[("grpc-status", status)]), fields(more)].concat();
-    raw.send(HEADERS, END_HEADERS | END_STREAM, stream, &payload);
-}
-
-const MESSAGE: &[u8] = b"\0\0\0\0\x02ok";
-
-fn succeed(raw: &mut Raw, stream: u32) {
-    raw.answer_head(stream);
-    raw.send(DATA, 0, stream, MESSAGE);
-    end(raw, stream, "0", &[]);
-}
-
-/// Trailers-only: the status stands in the head.
-fn refuse(raw: &mut Raw, stream: u32, status: &str) {
-    let payload = [vec![0x88], fields(&[("grpc-status", status)])].concat();
-    raw.send(HEADERS, END_HEADERS | END_STREAM, stream, &payload);
-}
-
-/// The status stands in trailers, with nothing before them but a head.
-fn fail(raw: &mut Raw, stream: u32, status: &str, more: &[(&str, &str)]) {
-    raw.answer_head(stream);
-    end(raw, stream, status, more);
-}
 
 fn proxy(upstream: &Upstream, retry: &str) -> Proxy {
     let retry = format!("retry: {{ {retry}, methods: any, backoff: 1ms..1ms }}");
@@ -69,11 +28,6 @@ fn proxy(upstream: &Upstream, retry: &str) -> Proxy {
 }
 
 const UNAVAILABLE: &str = "when: [{ grpc: [unavailable] }]";
-
-fn call() -> Request<()> {
-    let request = Request::post("http://test/a.B/C").header("content-type", "application/grpc");
-    request.header("te", "trailers").body(()).unwrap()
-}
 
 fn ask(proxy: &Proxy) -> Answer {
     let to = proxy.address("outbound");

@@ -244,14 +244,16 @@ impl Endpoint {
 
 /// An attempt in flight at an endpoint.
 ///
-/// Say what came of it, once, with one of the `settle` methods when the response's head has arrived: a long body is no slow
-/// endpoint. A guard that is merely dropped teaches nothing about latency. An endpoint that
+/// Say what came of it, once, with one of the `settle` methods; and before, when the response's head has arrived
+/// ([`EndpointGuard::answered`]): a long body is no slow endpoint. A guard that is merely dropped teaches nothing about latency. An endpoint that
 /// hangs until its callers leave is learned only from [`Outcome::Cancelled`], so say it where a request is cut off.
 #[derive(Debug)]
 #[must_use = "dropping it ends the attempt at once"]
 pub struct EndpointGuard {
     endpoint: Arc<Endpoint>,
     started: Instant,
+    /// From its start to the head of its answer, where that came before it is settled.
+    answered_after: Option<Duration>,
     /// This attempt is the probe of an ejected endpoint.
     pub(super) probe: Option<ProbePermit>,
     /// It is counted in the upstream's total.
@@ -270,7 +272,23 @@ impl EndpointGuard {
         if let Some(total) = total {
             total.fetch_add(1, Ordering::Relaxed);
         }
-        Self { endpoint: Arc::clone(endpoint), started, probe, counted: total.is_some() }
+        let counted = total.is_some();
+        let endpoint = Arc::clone(endpoint);
+        Self { endpoint, started, answered_after: None, probe, counted }
+    }
+
+    /// The head of its answer has come: whenever it is settled, its latency ends here.
+    pub fn answered(&mut self, now: Instant) {
+        self.answered_after = Some(now.saturating_duration_since(self.started));
+    }
+
+    /// It is the one request that is let through to an ejected endpoint.
+    pub fn is_probe(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    fn took(&self, now: Instant) -> Duration {
+        self.answered_after.unwrap_or_else(|| now.saturating_duration_since(self.started))
     }
 
     /// Where the attempt went.
@@ -284,7 +302,7 @@ impl EndpointGuard {
     /// whichever is more; from the sixth in a row on with twice the estimate, up to 5 s. The success after a row of failures
     /// raises the estimate by a tenth for each. A cancelled attempt took *at least* its time so far: it may raise the estimate, never lower it. A local failure says nothing.
     pub fn settle(&self, outcome: Outcome, now: Instant) {
-        let took = now.saturating_duration_since(self.started);
+        let took = self.took(now);
         match outcome {
             Outcome::Success => {
                 if self.endpoint.failed_in_row.load(Ordering::Relaxed) != 0 {
@@ -305,13 +323,13 @@ impl EndpointGuard {
 
     /// Forgets every latency but this attempt's: it is the probe that has brought the endpoint back.
     pub(super) fn restart_latency(&self, now: Instant) {
-        let took = now.saturating_duration_since(self.started);
+        let took = self.took(now);
         self.endpoint.latency.restart(took, now);
     }
 
     /// Learns from an answer that says "too much" (429, RESOURCE_EXHAUSTED): no failure, but it counts as 5 s.
     pub fn settle_overloaded(&self, now: Instant) {
-        let took = now.saturating_duration_since(self.started);
+        let took = self.took(now);
         self.endpoint.latency.observe(took.max(PENALTY), now);
     }
 }

@@ -45,19 +45,22 @@ const MAX_HEAD: u32 = 64 * 1024;
 /// A connection that carries many requests at once. Clones share it; it ends when all of them and their streams are gone.
 #[derive(Debug, Clone)]
 pub struct Http2 {
-    send: SendRequest<Bytes>,
     made_with: MadeWith,
     handle: Rc<Handle>,
 }
 
 /// What all clones have in common. The driver's side of it is behind a second counter: it must notice when this one is gone.
 #[derive(Debug)]
-struct Handle(Rc<Shared>);
+struct Handle {
+    shared: Rc<Shared>,
+    /// Never sends: streams are opened by clones of it, and it is asked how the connection is.
+    send: RefCell<SendRequest<Bytes>>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
         // h2 does not tell a resting connection that nobody will send on it any more.
-        if let Some(driver) = self.0.driver.take() {
+        if let Some(driver) = self.shared.driver.take() {
             driver.wake();
         }
     }
@@ -137,7 +140,8 @@ impl Http2 {
             driving.await;
             drop(held);
         }));
-        Ok(Self { send, made_with: None, handle: Rc::new(Handle(shared)) })
+        let handle = Handle { shared, send: RefCell::new(send) };
+        Ok(Self { made_with: None, handle: Rc::new(handle) })
     }
 
     /// The same, made with a set of certificates.
@@ -152,15 +156,15 @@ impl Http2 {
     }
 
     fn shared(&self) -> &Shared {
-        &self.handle.0
+        &self.handle.shared
     }
 
     /// True when the connection has ended or is ending.
     pub fn is_closed(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        // Not pending: nothing was sent by this clone. An error is the connection's, a GOAWAY among them.
+        // Not pending: nothing is sent by this handle. An error is the connection's, a GOAWAY among them.
         self.shared().ended.get()
-            || matches!(self.send.clone().poll_ready(&mut context), Poll::Ready(Err(_)))
+            || matches!(self.handle.send.borrow_mut().poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 
     /// True when the peer takes another stream now.
@@ -187,7 +191,7 @@ impl Http2 {
     pub fn open_stream(&self) -> StreamGuard {
         self.shared().streams.set(self.shared().streams.get() + 1);
         self.shared().used.set(self.shared().used.get() + 1);
-        StreamGuard(Rc::clone(&self.handle.0))
+        StreamGuard(Rc::clone(&self.handle.shared))
     }
 
     /// Sends a request (absolute-form target) and waits for the response's head.
@@ -199,7 +203,7 @@ impl Http2 {
         head: &RequestHead<'_>,
         body: RequestBody,
     ) -> Result<UpstreamResponse, SendFailure> {
-        let mut send = self.send.clone();
+        let mut send = self.handle.send.borrow().clone();
         if poll_fn(|cx| send.poll_ready(cx)).await.is_err() {
             return Err(SendFailure::NotSent);
         }

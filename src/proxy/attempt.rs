@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::{Endpoint, EndpointGuard};
@@ -15,24 +14,24 @@ use crate::base::error::{ProxyError, Reason};
 use crate::io::request_body::{BodySource, RequestBody};
 use crate::metrics::{AttemptOutcome, UpstreamMetrics};
 use crate::net::{BrokenBody, RequestHead, SendFailure, UpstreamResponse};
-use crate::policy::classify::{self, Outcome, grpc_status};
+use crate::policy::classify::{Outcome, grpc_status};
 use crate::policy::deadline::Deadline;
-use crate::policy::outlier::Signal;
 use crate::policy::retry::AttemptEnd;
 use crate::upstream::{Connection, Ended, LocalUpstream, MayReuse, Slot};
 
+use super::flow::Flow;
 use super::hold::{self, Behind};
 use super::original;
-use super::response::Flow;
 use super::retries::SoFar;
 use super::signal::Stage;
 use super::subject::Subject;
+use super::verdict::Held;
 use super::worker::Worker;
 
 /// What does not change between the attempts of a request.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
-    pub(super) worker: &'a Worker,
+    pub(super) worker: &'a Rc<Worker>,
     pub(super) local: &'a Rc<LocalUpstream>,
     /// HTTP/2 is spoken upstream.
     pub(super) http2: bool,
@@ -172,22 +171,28 @@ impl Plan<'_> {
         match answered {
             Ok(response) => {
                 metrics.duration.observe(took.as_secs_f64());
-                let status = subject.is_grpc().then(|| {
+                let grpc = subject.is_grpc();
+                let status = grpc.then(|| {
                     grpc_status(response.headers()).or_else(|| grpc_status(behind.trailers()?))
                 });
                 let status = status.flatten();
-                self.settle(guard.as_ref(), response.status(), status, now);
-                slot.settle(&Ended::of_response(response.status(), status, took));
-                let flow = Flow::new(timer, guard, progress.connection, slot);
+                let mut held = Held::new(self.worker, guard, slot, took);
+                held.head(response.status(), grpc, status, now);
+                let flow = Flow::new(timer, progress.connection, held);
                 subject.answered(flow.after(behind), status, now);
                 Ok(response)
             }
             Err(mut failed) => {
                 failed.connection = progress.connection;
                 metrics.attempt(outcome_word(failed.error.reason));
-                slot.settle(&Ended::of_reason(failed.error.reason, took));
+                // A connection that was closed while it rested says nothing; the next attempt, on a fresh one, does.
+                let outcome = match failed.end {
+                    AttemptEnd::KeepAliveRace => Outcome::LocalFailure,
+                    _ => Outcome::of_reason(failed.error.reason),
+                };
+                slot.settle(&Ended { outcome, ..Ended::of_reason(failed.error.reason, took) });
                 if let Some(guard) = guard {
-                    guard.settle(Outcome::of_reason(failed.error.reason), now);
+                    guard.settle(outcome, now);
                     let upstream = &self.local.upstream;
                     if let Some(signal) = failed.signal(stage, &upstream.limits) {
                         upstream.note(&guard, signal, now, &mut self.worker.rng.borrow_mut());
@@ -207,31 +212,6 @@ impl Plan<'_> {
     /// Bytes of the request's body that have come.
     fn moved(&self) -> u64 {
         self.body.map_or(0, BodySource::received)
-    }
-
-    fn settle(
-        &self,
-        guard: Option<&EndpointGuard>,
-        status: StatusCode,
-        grpc_status: Option<u8>,
-        now: Instant,
-    ) {
-        let outcome = Outcome::of_response(status, grpc_status);
-        match guard {
-            Some(guard) if classify::is_overload(status, grpc_status) => {
-                guard.settle_overloaded(now);
-            }
-            Some(guard) => guard.settle(outcome, now),
-            None => {}
-        }
-        if let Some(guard) = guard {
-            let signal = Signal::of_response(status, grpc_status);
-            self.local.upstream.note(guard, signal, now, &mut self.worker.rng.borrow_mut());
-        }
-        self.local.upstream.metrics.attempt(match outcome {
-            Outcome::Failure => AttemptOutcome::Failure,
-            _ => AttemptOutcome::Success,
-        });
     }
 
     async fn ask<S: Subject>(

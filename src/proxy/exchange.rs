@@ -22,8 +22,8 @@ use super::access_log::{Flags, Line};
 use super::authorize::DeniedBy;
 use super::connection::Downstream;
 use super::fields::RequestFields;
+use super::flow::Flow;
 use super::listener::Active;
-use super::response::Flow;
 
 /// What is known of a request so far, and what is held for it. Its drop counts and logs the request, whatever ended it.
 ///

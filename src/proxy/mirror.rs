@@ -170,7 +170,7 @@ impl Copy {
 }
 
 fn plan<'a>(
-    worker: &'a Worker,
+    worker: &'a Rc<Worker>,
     local: &'a Rc<LocalUpstream>,
     http2: bool,
     key: Option<Key>,

@@ -5,9 +5,9 @@
 //! 1. [`listener`]: a worker accepts the connection, under the listener's limit.
 //! 2. [`connection`]: the first bytes tell HTTP/1 from HTTP/2; hyper reads messages; [`watch`] keeps the limits of time.
 //! 3. [`request`]: the spine. The head is checked ([`check`]), routed, answered or forwarded.
-//! 4. [`forward`]: the deadline, the retry loop, the replayable body; [`retries`]: what follows an attempt; [`hold`]: gRPC's answers are not judged by their head.
+//! 4. [`forward`]: the deadline, the retry loop, the replayable body; [`retries`]: what follows an attempt; [`hold`]: gRPC's heads may wait; [`verdict`]: what an attempt counts as, and when.
 //! 5. [`attempt`]: one try: a place, an endpoint, a connection, the response's head.
-//! 6. [`response`]: the body streams back; its end settles connection, guards, metrics and log.
+//! 6. [`response`] with [`flow`]: the body streams back; its end settles connection, guards, metrics and log.
 //!
 //! Beside it: [`fields`] (what a head has), [`headers`] (what is written into it), [`reply`] (answers of our own),
 //! [`stream`] (HTTP/2 callers that do not read), [`tunnel`] (upgrades and CONNECT), [`tcp`], [`original`] (where a redirected connection was going), [`exchange`] (the record of a request), [`access_log`].
@@ -22,6 +22,7 @@ mod connection;
 mod exchange;
 mod fault;
 mod fields;
+mod flow;
 mod forward;
 mod headers;
 mod hedge;
@@ -41,6 +42,7 @@ mod stream;
 mod subject;
 mod tcp;
 mod tunnel;
+mod verdict;
 mod watch;
 mod worker;
 

@@ -1,31 +1,26 @@
 //! The answer on its way back: streamed, bounded in time, and settled at its last byte.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{PROXY_AUTHENTICATE, TRAILER};
 use http::{HeaderMap, HeaderValue, Response, Version};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use crate::balance::endpoint::EndpointGuard;
 use crate::base::error::Reason;
-use crate::io::request_body::BodySource;
-use crate::io::tick::{Alarm, Tick, Timer};
+use crate::io::request_body::{BodyError, BodySource};
 use crate::io::trailers;
 use crate::net::{self, BrokenBody, UpstreamResponse};
 use crate::policy::classify;
 use crate::policy::deadline::Deadline;
 use crate::snapshot::Route;
-use crate::upstream::{Connection, LocalUpstream, Slot};
 
 use super::affinity;
 use super::exchange::Exchange;
 use super::fields::ResponseFields;
-use super::hold::Behind;
+use super::flow::Flow;
 use super::reply;
 
 /// The body of an answer. Its drop ends the request.
@@ -35,28 +30,6 @@ pub(super) struct ResponseBody {
     local: Bytes,
     /// `None` where a tunnel has taken the record over.
     exchange: Option<Box<Exchange>>,
-}
-
-/// An upstream's answer that is being passed on, and what is held until its end.
-#[derive(Debug)]
-pub(super) struct Flow {
-    incoming: Option<net::ResponseBody>,
-    /// What was read and not yet handed over: of a piece that was too large for the caller's protocol, or before the head.
-    rest: Bytes,
-    /// Those that were read before the head went on.
-    read_trailers: Option<HeaderMap>,
-    /// Taken when it is given back.
-    connection: Option<Connection>,
-    deadline: Timer,
-    /// Made when the answer makes us wait for the first time.
-    idle: Option<Alarm>,
-    idle_after: Option<Duration>,
-    /// Bytes of the request's body that had moved when the idle alarm was set.
-    moved: u64,
-    /// The caller can take trailers, and knows of them.
-    trailers: bool,
-    /// In flight at the endpoint, and in its place at the upstream, until the upstream has said all.
-    held: Option<(Option<EndpointGuard>, Slot)>,
 }
 
 /// Bytes handed to an HTTP/2 stream at once: a DATA frame. hyper asks for more when all of it was sent, so that each asking
@@ -99,7 +72,7 @@ pub(super) fn pass_back(
         if let (Some(seconds), Some(connection)) = (fields.keep_alive, &flow.connection) {
             connection.learn_keep_alive(seconds);
         }
-        flow.deadline.set(cut_at);
+        flow.bound(cut_at, fields.events, now);
         flow.idle_after = route.idle;
         flow.trailers = trailers;
         let ended = incoming.is_end_stream() && !flow.holds();
@@ -140,88 +113,16 @@ impl ResponseBody {
     }
 }
 
-impl Flow {
-    /// What an attempt holds when its answer has begun.
-    pub(super) fn new(
-        deadline: Timer,
-        endpoint: Option<EndpointGuard>,
-        connection: Option<Connection>,
-        slot: Slot,
-    ) -> Self {
-        Self {
-            incoming: None,
-            rest: Bytes::new(),
-            read_trailers: None,
-            connection,
-            deadline,
-            idle: None,
-            idle_after: None,
-            moved: 0,
-            trailers: false,
-            held: Some((endpoint, slot)),
-        }
-    }
-
-    /// Reads an answer that nobody wants, so that its connection can be used again. False where it broke off or took too
-    /// long.
-    pub(super) async fn discard(
-        mut self,
-        mut incoming: net::ResponseBody,
-        local: &LocalUpstream,
-    ) -> bool {
-        let whole = async {
-            while let Some(frame) = incoming.frame().await {
-                if frame.is_err() {
-                    return false;
-                }
-            }
-            true
-        };
-        let whole = self.deadline.limit(pin!(whole)).await.unwrap_or(false);
-        if let Some(connection) = self.connection.take().filter(|_| whole) {
-            connection.give_back(&local.upstream.policy.pool, Instant::now());
-        }
-        whole
-    }
-
-    /// Takes what was read of the body before the head went on.
-    pub(super) fn after(mut self, behind: Behind<BrokenBody>) -> Self {
-        match behind {
-            Behind::Data(data) => self.rest = data,
-            Behind::Trailers(trailers) => self.read_trailers = Some(trailers),
-            Behind::Unknown | Behind::Nothing | Behind::Broken(_) => {}
-        }
-        self
-    }
-
-    /// Something was read that is not yet handed over.
-    fn holds(&self) -> bool {
-        !self.rest.is_empty() || self.read_trailers.is_some()
-    }
-
-    /// The trailers, where they were read before the head went on.
-    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
-        self.read_trailers.as_ref()
-    }
-
-    /// Ready when neither direction has moved for the idle time.
-    fn poll_idle(&mut self, cx: &mut Context<'_>, tick: &Tick, moved: u64) -> Poll<()> {
-        let Some(after) = self.idle_after else { return Poll::Pending };
-        let idle = self.idle.get_or_insert_with(|| tick.alarm());
-        if self.moved != moved {
-            self.moved = moved;
-            idle.set(Instant::now().checked_add(after));
-        }
-        idle.poll_elapsed(cx)
-    }
-}
-
 impl Exchange {
     /// The whole answer was handed over.
     fn finish(&mut self) {
         self.complete = true;
+        let (status, now) = (self.grpc_status, Instant::now());
         // The upstream has said all: however slow the caller reads, its place is free.
         let taken = self.flow.as_mut().and_then(|flow| {
+            if let Some(held) = &mut flow.held {
+                held.whole(status, now);
+            }
             flow.held = None;
             flow.connection.take()
         });
@@ -229,7 +130,7 @@ impl Exchange {
             // The answer came before the request's end: the connection is in the middle of a message, as the caller's is.
             body.abandon();
         } else if let (Some(connection), Some(local)) = (taken, &self.upstream) {
-            connection.give_back(&local.upstream.policy.pool, Instant::now());
+            connection.give_back(&local.upstream.policy.pool, now);
         }
     }
 
@@ -242,7 +143,10 @@ impl Exchange {
         let moved = self.moved();
         self.downstream.turn().ask();
         let Some(flow) = &mut self.flow else { return Poll::Ready(None) };
-        if flow.deadline.poll_elapsed(cx).is_ready() {
+        if flow.is_over(cx) {
+            if flow.waits(cx) {
+                flow.broken(Reason::Timeout);
+            }
             return self.cut(Reason::Timeout, "the deadline passed in the middle of the answer");
         }
         let Some(incoming) = &mut flow.incoming else { return Poll::Ready(None) };
@@ -255,6 +159,7 @@ impl Exchange {
         }
         let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
             ready!(flow.poll_idle(cx, &self.downstream.worker.tick, moved));
+            flow.broken(Reason::StreamIdle);
             return self.cut(Reason::StreamIdle, "nothing moved for the route's idle time");
         };
         let frame = match frame {
@@ -310,7 +215,11 @@ impl Exchange {
     }
 
     fn broken(&mut self, error: &BrokenBody) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
-        if let Some(cause) = self.body.as_ref().and_then(BodySource::failure) {
+        let failure = self.body.as_ref().and_then(BodySource::failure);
+        if let Some(flow) = &mut self.flow {
+            flow.broken(failure.map_or_else(|| error.reason(), BodyError::reason));
+        }
+        if let Some(cause) = failure {
             return self.cut(cause.reason(), &cause.to_string());
         }
         self.cut(error.reason(), "the upstream broke off in the middle of its answer")

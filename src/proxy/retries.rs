@@ -16,7 +16,7 @@ use crate::snapshot::Route;
 
 use super::attempt::{Failed, Plan};
 use super::exchange::Exchange;
-use super::response::Flow;
+use super::flow::Flow;
 
 /// The attempts of a request so far.
 #[derive(Debug, Default)]

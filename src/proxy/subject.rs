@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::net::RequestHead;
 
 use super::exchange::Exchange;
-use super::response::Flow;
+use super::flow::Flow;
 
 /// Whom an attempt is made for.
 pub(super) trait Subject {

@@ -137,7 +137,7 @@ pub(super) struct Tries {
 
 /// Connects to an endpoint of the upstream, trying others where one cannot be reached.
 pub(super) async fn reach(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     local: &Rc<LocalUpstream>,
     route: &Route,
     key: Option<Key>,

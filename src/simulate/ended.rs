@@ -49,7 +49,10 @@ impl World {
             (_, reason) => Told::of_reason(reason.unwrap_or(Reason::UpstreamProtocol), took),
         };
         let upstream = &self.hops[from.hop].sidecars[from.sidecar].upstream;
-        upstream.gate.settle(&mut attempt.pass, &told);
+        // A connection that was closed while it rested says nothing, as in `proxy::attempt`.
+        if how.end != AttemptEnd::KeepAliveRace {
+            upstream.gate.settle(&mut attempt.pass, &told);
+        }
         if let Some(signal) = signal(&attempt, how) {
             upstream.note(&attempt.guard, signal, now, self.chance.policy.get_mut());
         }
@@ -171,6 +174,7 @@ fn settle(attempt: &Attempt, how: End, now: Instant) {
         (AttemptEnd::Response { status, .. }, _) => {
             attempt.guard.settle(Outcome::of_response(status, None), now);
         }
+        (AttemptEnd::KeepAliveRace, _) => {}
         (_, Some(reason)) => attempt.guard.settle(Outcome::of_reason(reason), now),
         (_, None) => {}
     }

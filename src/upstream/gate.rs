@@ -84,6 +84,8 @@ struct On {
     permits: Option<Permits>,
     /// Beyond this an answer is slow for the breaker.
     slow_over: Option<Duration>,
+    /// How long an open breaker refuses before it probes.
+    open_for: Option<Duration>,
     odds: Option<Odds>,
     latencies: Option<LatencySums>,
     /// Taken by the control thread alone, so that nobody ever waits for it.
@@ -135,6 +137,7 @@ impl Gate {
         let on = On {
             permits: policy.breaker.map(|_| Permits::default()),
             slow_over: slow.map(|slow| slow.over),
+            open_for: policy.breaker.map(|breaker| breaker.open_for),
             odds: policy.throttle.map(|_| Odds::default()),
             latencies: policy.adaptive.then(LatencySums::default),
             rules: Mutex::new(Rules {
@@ -170,6 +173,11 @@ impl Gate {
     /// True where another attempt would not be let in.
     pub fn is_refusing(&self) -> bool {
         self.on.as_ref().and_then(|on| on.permits.as_ref()).is_some_and(Permits::is_refusing)
+    }
+
+    /// How long an open breaker refuses before it probes, where there is one.
+    pub(super) fn open_for(&self) -> Option<Duration> {
+        self.on.as_ref()?.open_for
     }
 
     /// Counts a request that is refused without asking the upstream.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -12,6 +13,7 @@ use crate::metrics::GaugeGuard;
 use crate::policy::breaker::Pass;
 use crate::policy::limits::Permit;
 
+use super::Upstream;
 use super::gate::Ended;
 use super::local::LocalUpstream;
 use super::queue::{Queue, Unserved};
@@ -30,6 +32,16 @@ impl Slot {
     /// Says how the attempt ended, once, when its answer's head has come or none will. Without a word it was cancelled.
     pub fn settle(&mut self, ended: &Ended) {
         self.local.upstream.gate.settle(&mut self.pass, ended);
+    }
+
+    /// Where the breaker has let it in to see whether the upstream has recovered: its `open_for`.
+    pub fn probes_after(&self) -> Option<Duration> {
+        self.local.upstream.gate.open_for().filter(|_| self.pass.is_of_recovery())
+    }
+
+    /// Where it is a place at.
+    pub fn upstream(&self) -> &Upstream {
+        &self.local.upstream
     }
 }
 
