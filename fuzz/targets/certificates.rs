@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    outrigger::tls::files::hostile(bytes);
+    outrigger::tls::files::hostile::certificates(bytes);
 });

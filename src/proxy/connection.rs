@@ -264,7 +264,9 @@ impl Downstream {
             }
             Peer::Unix => None,
         };
-        let client_cert = accepted.identity.as_deref().and_then(client_cert::element);
+        let client_cert = accepted.identity.as_deref().and_then(|peer| {
+            client_cert::element(peer, secured.as_ref().and_then(Secured::own_uri))
+        });
         Self {
             worker: accepted.worker,
             local: accepted.local,

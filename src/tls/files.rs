@@ -393,24 +393,8 @@ fn is_encrypted(text: &[u8]) -> bool {
     marks.iter().any(|mark| text.windows(mark.len()).any(|window| window == *mark))
 }
 
-/// What holds of any bytes that a file of certificates may have: they are read, or what is wrong with them is told.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-pub fn hostile(bytes: &[u8]) {
-    let path = || Some(PathBuf::from("x"));
-    let files = CertificateFiles {
-        cert: path(),
-        key: path(),
-        ca: path().map(Authorities::File),
-        crl: path(),
-    };
-    let part = || Some(bytes.to_vec());
-    let key = part().map(Zeroizing::new);
-    let contents = Contents { cert: part(), key, ca: part(), crl: part() };
-    let read = Material::parse(&files, &contents, Vouched::ByOwnAuthorities, SystemTime::now());
-    assert!(read.is_ok_and(|read| read.own.is_some()) || !bytes.is_empty());
-    let _any = der::validity(bytes);
-}
-
+pub mod hostile;
 #[cfg(test)]
 mod tests;
