@@ -3,6 +3,8 @@
 
 #[path = "support/consul.rs"]
 mod consul;
+#[path = "support/local.rs"]
+mod local;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
@@ -15,41 +17,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use consul::{Agent, Fake, instance, instances};
-use support::{PATIENCE, Proxy, Upstream, get};
+use local::{ask, endpoints, errors, until, upstream, yaml};
+use support::{Proxy, Upstream};
 use tls::Authority;
 use traffic::free_port;
-
-/// A proxy whose one upstream comes from `discover`.
-fn yaml(discover: &str) -> String {
-    format!(
-        "admin: 127.0.0.1:0\nruntime: {{ workers: 1 }}\nlisteners:\n  outbound: {{ bind: \"127.0.0.1:0\", routes: \
-         [{{ to: articles }}] }}\nupstreams:\n  articles: {{ discover: {discover}, balance: round_robin }}\n"
-    )
-}
-
-fn until(what: &str, reached: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !reached() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::yield_now();
-    }
-}
-
-/// Who answers at the moment.
-fn ask(proxy: &Proxy) -> String {
-    let reply = get(proxy.address("outbound"), "/");
-    if reply.status == 200 { reply.text() } else { reply.status.to_string() }
-}
-
-fn errors(proxy: &Proxy, reason: &str) -> f64 {
-    proxy.metrics().sum("outrigger_discovery_errors_total", &[("reason", reason)])
-}
-
-/// What `/upstreams` says of the one upstream.
-fn upstream(proxy: &Proxy) -> serde_json::Value {
-    let page = get(proxy.address("admin"), "/upstreams").text();
-    serde_json::from_str::<serde_json::Value>(&page).unwrap()[0].take()
-}
 
 /// A query of a target, as the agent got it.
 fn parameters(target: &str) -> Vec<&str> {
@@ -302,14 +273,14 @@ fn a_real_agent_is_followed_through_registrations_and_health() {
     for turn in 0..3 {
         agent.put("/v1/agent/check/fail/check-a1", "");
         let changed = Instant::now();
-        until("the first fails its check", || upstream_size(&proxy) == 1);
+        until("the first fails its check", || endpoints(&proxy) == 1);
         // Four questions may follow at once, then one a second: what is measured is a change by itself.
         if turn == 0 {
             slowest = changed.elapsed();
         }
         assert_eq!([ask(&proxy), ask(&proxy)], ["two", "two"]);
         agent.put("/v1/agent/check/pass/check-a1", "");
-        until("it passes again", || upstream_size(&proxy) == 2);
+        until("it passes again", || endpoints(&proxy) == 2);
     }
     println!("a change reached picks in {slowest:?}");
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
@@ -326,7 +297,7 @@ fn a_real_agent_is_followed_through_registrations_and_health() {
         errors(&proxy, "empty") >= 1.0
     });
     register(&agent, "a2", two.address);
-    until("the new registration", || upstream_size(&proxy) == 1);
+    until("the new registration", || endpoints(&proxy) == 1);
     assert_eq!([ask(&proxy), ask(&proxy)], ["two", "two"]);
 }
 
@@ -359,10 +330,6 @@ fn a_real_agent_is_asked_over_mutual_tls_with_files_as_they_are() {
     assert!(told.contains("TLS"), "{told}");
     std::fs::copy(ours.ca(), &trusted).unwrap();
     until("the right authority", || ask(&proxy) == "one");
-}
-
-fn upstream_size(proxy: &Proxy) -> usize {
-    upstream(proxy)["endpoints"].as_array().unwrap().len()
 }
 
 #[test]

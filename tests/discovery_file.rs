@@ -1,6 +1,8 @@
 //! Endpoints from a file that changes while requests go on.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
+#[path = "support/local.rs"]
+mod local;
 mod support;
 
 use std::fs;
@@ -12,7 +14,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use support::{PATIENCE, Proxy, Upstream, get};
+use local::{errors, until, upstream, yaml};
+use support::{Proxy, Upstream, get};
 
 struct Place {
     dir: tempfile::TempDir,
@@ -34,42 +37,19 @@ impl Place {
     }
 }
 
-fn yaml(path: &Path) -> String {
-    format!(
-        "admin: 127.0.0.1:0\nruntime: {{ workers: 1 }}\nlisteners:\n  outbound: {{ bind: \"127.0.0.1:0\", routes: [{{ to: \
-         articles }}] }}\nupstreams:\n  articles: {{ discover: \"file://{}\", balance: round_robin }}\n",
-        path.display()
-    )
-}
-
-fn until(what: &str, reached: impl Fn() -> bool) -> Duration {
-    let start = Instant::now();
-    while !reached() {
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
-        std::thread::yield_now();
-    }
-    start.elapsed()
+fn of_file(path: &Path) -> String {
+    yaml(&format!("\"file://{}\"", path.display()))
 }
 
 fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| format!("- {address}\n")).collect()
 }
 
-fn errors(proxy: &Proxy, reason: &str) -> f64 {
-    let labels = [("upstream", "articles"), ("reason", reason)];
-    proxy.metrics().sum("outrigger_discovery_errors_total", &labels)
-}
-
-fn page(proxy: &Proxy) -> serde_json::Value {
-    let pages = get(proxy.address("admin"), "/upstreams").text();
-    serde_json::from_str::<serde_json::Value>(&pages).unwrap()[0].take()
-}
-
 #[test]
 fn a_file_is_followed_however_it_is_changed_within_a_second() {
     let [one, two] = ["one", "two"].map(Upstream::ok);
     let place = Place::new(&list(&[one.address]));
-    let proxy = Proxy::start(&yaml(&place.path));
+    let proxy = Proxy::start(&of_file(&place.path));
     let to = proxy.address("outbound");
     let is = |body: &str| get(to, "/").text() == body;
     until("the first set", || is("one"));
@@ -77,7 +57,7 @@ fn a_file_is_followed_however_it_is_changed_within_a_second() {
     let mut took = Vec::new();
     place.rename_over(&in_json.to_string());
     took.push(until("a rename, to JSON", || is("two")));
-    assert_eq!(page(&proxy)["endpoints"][0]["zone"], "eu-1a");
+    assert_eq!(upstream(&proxy)["endpoints"][0]["zone"], "eu-1a");
     fs::write(&place.path, list(&[one.address])).unwrap();
     took.push(until("an edit in place", || is("one")));
     for next in [&two, &one, &two] {
@@ -104,7 +84,7 @@ fn a_config_map_that_is_swapped_is_followed() {
     let elsewhere = tempfile::tempdir().unwrap();
     let far = elsewhere.path().join("articles.yaml");
     symlink(dir.path().join("articles.yaml"), &far).unwrap();
-    let proxies = [dir.path().join("articles.yaml"), far].map(|path| Proxy::start(&yaml(&path)));
+    let proxies = [dir.path().join("articles.yaml"), far].map(|path| Proxy::start(&of_file(&path)));
     let all = |body: &str| proxies.iter().all(|p| get(p.address("outbound"), "/").text() == body);
     until("the first set", || all("one"));
     symlink("..2", dir.path().join("..data_tmp")).unwrap();
@@ -117,7 +97,7 @@ fn whatever_is_wrong_with_the_file_no_request_fails() {
     let one = Upstream::ok("one");
     let good = list(&[one.address]);
     let place = Place::new(&good);
-    let proxy = Proxy::start(&yaml(&place.path));
+    let proxy = Proxy::start(&of_file(&place.path));
     let to = proxy.address("outbound");
     until("the first set", || get(to, "/").status == 200);
     let (stop, asked) = (AtomicBool::new(false), AtomicU32::new(0));
@@ -143,10 +123,10 @@ fn whatever_is_wrong_with_the_file_no_request_fails() {
             let before = errors(&proxy, reason);
             broken();
             until(what, || errors(&proxy, reason) > before);
-            let discovery = page(&proxy)["discovery"].take();
+            let discovery = upstream(&proxy)["discovery"].take();
             assert_eq!(discovery["state"], "stale", "{what}: {discovery}");
             place.rename_over(&good);
-            until("repaired", || page(&proxy)["discovery"]["state"] == "fresh");
+            until("repaired", || upstream(&proxy)["discovery"]["state"] == "fresh");
         }
         stop.store(true, Ordering::Relaxed);
         load.join().unwrap();
@@ -163,7 +143,7 @@ fn whatever_is_wrong_with_the_file_no_request_fails() {
 fn an_empty_list_empties_the_set_when_it_has_stood_for_ten_seconds() {
     let one = Upstream::ok("one");
     let place = Place::new(&list(&[one.address]));
-    let proxy = Proxy::start(&yaml(&place.path));
+    let proxy = Proxy::start(&of_file(&place.path));
     let to = proxy.address("outbound");
     until("the first set", || get(to, "/").status == 200);
     let start = Instant::now();
@@ -171,7 +151,7 @@ fn an_empty_list_empties_the_set_when_it_has_stood_for_ten_seconds() {
     until("emptied", || get(to, "/").status == 503);
     assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(get(to, "/").header("x-outrigger-reason"), Some("no_upstream"));
-    assert_eq!(page(&proxy)["discovery"]["state"], "empty");
+    assert_eq!(upstream(&proxy)["discovery"]["state"], "empty");
     assert!((errors(&proxy, "empty") - 3.0).abs() < 0.1);
     place.rename_over(&list(&[one.address]));
     until("back", || get(to, "/").status == 200);
@@ -182,7 +162,7 @@ fn a_file_may_come_after_the_proxy() {
     let one = Upstream::ok("one");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("later/articles.yaml");
-    let proxy = Proxy::start(&yaml(&path));
+    let proxy = Proxy::start(&of_file(&path));
     let reply = get(proxy.address("outbound"), "/");
     assert_eq!(reply.status, 503);
     assert_eq!(get(proxy.address("admin"), "/ready").status, 503);

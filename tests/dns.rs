@@ -3,6 +3,8 @@
 
 #[path = "support/dnsmasq.rs"]
 mod dnsmasq;
+#[path = "support/local.rs"]
+mod local;
 mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
@@ -12,7 +14,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use dnsmasq::{NameServer, one_and_two};
-use support::{PATIENCE, Proxy, get};
+use local::until;
+use support::{Proxy, get};
 
 fn yaml(server: &NameServer, port: u16) -> String {
     format!(
@@ -21,15 +24,6 @@ fn yaml(server: &NameServer, port: u16) -> String {
          \"dns://web.test:{port}\", balance: round_robin }}\n",
         server.port
     )
-}
-
-/// Asks until the answer is as wanted.
-fn until(what: &str, reached: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !reached() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -122,17 +116,4 @@ fn a_changed_name_reaches_requests_within_its_ttl_and_a_second() {
     took.sort();
     // The name server says 1 s.
     assert!(took[1] < Duration::from_secs(2), "{took:?}");
-}
-
-#[test]
-fn an_answer_that_does_not_fit_is_asked_for_over_tcp() {
-    let Some(mut server) = NameServer::new() else { return };
-    server.arguments = vec!["--edns-packet-max=512".to_owned()];
-    let names: String = (1..=200).map(|n| format!("127.0.1.{n} web.test\n")).collect();
-    server.names(&names);
-    server.start();
-    let proxy = Proxy::start(&yaml(&server, 1));
-    proxy.wait_metrics("all addresses", |metrics| {
-        metrics.sum("outrigger_upstream_endpoints", &[("upstream", "articles")]) > 199.5
-    });
 }

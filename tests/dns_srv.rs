@@ -3,6 +3,8 @@
 
 #[path = "support/dnsmasq.rs"]
 mod dnsmasq;
+#[path = "support/local.rs"]
+mod local;
 mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
@@ -11,10 +13,9 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use dnsmasq::{NameServer, one_and_two};
-use support::{Metrics, PATIENCE, Proxy, get};
+use local::until;
+use support::{Metrics, Proxy, get};
 
 fn yaml(server: &NameServer, port: u16) -> String {
     format!(
@@ -24,14 +25,6 @@ fn yaml(server: &NameServer, port: u16) -> String {
          \"dns://one.test:{port}\", balance: round_robin }}\n",
         server.port
     )
-}
-
-fn until(what: &str, reached: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !reached() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::yield_now();
-    }
 }
 
 /// `--srv-host` for `_http._tcp.web.test`.

@@ -6,32 +6,26 @@
 mod kubernetes;
 #[path = "support/local.rs"]
 mod local;
+#[path = "support/namespace.rs"]
+mod namespace;
 mod support;
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use kubernetes::{Api, Fault, SERVICE_ACCOUNT, replace, slice, slice_with, stranger};
-use local::{one_port, until};
-use support::{Proxy, get};
+use local::{ask, endpoints, errors, one_port, until, upstream, yaml};
+use support::Proxy;
 
-fn yaml(api: &Api) -> String {
-    format!(
-        "admin: 127.0.0.1:0\nruntime: {{ workers: 1 }}\nlisteners:\n  outbound: {{ bind: \"127.0.0.1:0\", routes: \
-         [{{ to: articles }}] }}\nupstreams:\n  articles: {{ discover: {{ k8s: {{ namespace: blog, service: articles, \
-         port: http, kubeconfig: {} }} }}, balance: round_robin }}\n",
-        api.kubeconfig().display()
-    )
-}
-
-/// Who answers at the moment.
-fn ask(proxy: &Proxy) -> String {
-    let reply = get(proxy.address("outbound"), "/");
-    if reply.status == 200 { reply.text() } else { reply.status.to_string() }
+fn of(api: &Api) -> String {
+    let kubeconfig = api.kubeconfig();
+    let kubeconfig = kubeconfig.display();
+    yaml(&format!(
+        "{{ k8s: {{ namespace: blog, service: articles, port: http, kubeconfig: {kubeconfig} }} }}"
+    ))
 }
 
 fn both(proxy: &Proxy) -> Vec<String> {
@@ -40,23 +34,8 @@ fn both(proxy: &Proxy) -> Vec<String> {
     both
 }
 
-fn errors(proxy: &Proxy, reason: &str) -> f64 {
-    let labels = [("reason", reason)];
-    let labels = if reason.is_empty() { &[][..] } else { &labels[..] };
-    proxy.metrics().sum("outrigger_discovery_errors_total", labels)
-}
-
 fn updates(proxy: &Proxy) -> f64 {
     proxy.metrics().sum("outrigger_discovery_updates_total", &[])
-}
-
-fn upstream(proxy: &Proxy) -> Value {
-    let page = get(proxy.address("admin"), "/upstreams").text();
-    serde_json::from_str::<Value>(&page).unwrap()[0].take()
-}
-
-fn endpoints(proxy: &Proxy) -> usize {
-    upstream(proxy)["endpoints"].as_array().unwrap().len()
 }
 
 #[test]
@@ -64,7 +43,7 @@ fn slices_are_merged_and_their_changes_followed() {
     let at = one_port(["one", "two"]);
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the first answer", || ask(&proxy) == "one");
     let shown = upstream(&proxy);
     assert_eq!(shown["discovery"]["source"], "k8s://blog/articles:http", "{shown}");
@@ -113,7 +92,7 @@ fn pods_that_leave_are_used_only_while_there_is_nobody_else() {
     let (ready, leaving, starting) =
         (state(true, true, false), state(false, true, true), state(false, false, false));
     api.put("articles-a", with(&ready, &leaving));
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the ready one", || ask(&proxy) == "one");
     assert_eq!(both(&proxy), ["one", "one"]);
     api.put("articles-a", with(&starting, &leaving));
@@ -130,7 +109,7 @@ fn a_list_in_pages_is_published_as_a_whole() {
     api.put("articles-b", slice(&at[1..]));
     api.put("articles-c", slice(&[]));
     api.pages_of(1);
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("both", || both(&proxy) == ["one", "two"]);
     assert!((updates(&proxy) - 1.0).abs() < 0.5, "{}", updates(&proxy));
     assert_eq!(api.lists().len(), 3, "{:?}", api.lists());
@@ -142,7 +121,7 @@ fn events_in_small_pieces_are_events() {
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
     api.pieces_of(3);
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the first answer", || ask(&proxy) == "one");
     api.until_watched();
     api.put("articles-a", slice(&at));
@@ -155,7 +134,7 @@ fn a_watch_that_ends_goes_on_where_the_last_bookmark_was() {
     let at = one_port(["one", "two"]);
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the first answer", || ask(&proxy) == "one");
     api.until_watched();
     let version = api.bookmark();
@@ -184,7 +163,7 @@ fn a_version_that_is_gone_is_no_failure_and_leads_to_another_list() {
     let at = one_port(["one", "two"]);
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the first answer", || ask(&proxy) == "one");
     api.until_watched();
     api.compact();
@@ -204,7 +183,7 @@ fn whatever_the_api_server_does_no_request_fails() {
     let at = one_port(["one", "two"]);
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the first answer", || ask(&proxy) == "one");
     let faults = [
         (Fault::Status(500), "other", "status 500"),
@@ -241,7 +220,7 @@ fn an_api_server_that_is_down_or_breaks_off_is_found_again() {
     let at = one_port(["one", "two"]);
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the first answer", || ask(&proxy) == "one");
     api.until_watched();
     // A half-closed watch: it ends in the middle of a chunk.
@@ -267,7 +246,7 @@ fn a_token_that_is_replaced_is_read_again() {
     let at = one_port(["one", "two"]);
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the first answer", || ask(&proxy) == "one");
     api.until_watched();
     api.want_token("second");
@@ -287,7 +266,7 @@ fn an_api_server_of_another_authority_is_not_believed() {
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
     api.trust(&stranger());
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("it is refused", || errors(&proxy, "unreachable") >= 1.0);
     let shown = upstream(&proxy);
     let told = shown["discovery"]["last_error"]["text"].as_str().unwrap();
@@ -303,7 +282,7 @@ fn a_service_without_endpoints_is_emptied_by_the_third_list() {
     let at = one_port(["one", "two"]);
     let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("the first answer", || ask(&proxy) == "one");
     api.until_watched();
     api.put("articles-a", slice(&[]));
@@ -323,7 +302,7 @@ fn a_port_that_the_service_does_not_have_is_told_of() {
     let mut other = slice(&at);
     other["ports"][0]["name"] = json!("grpc");
     api.put("articles-a", other);
-    let proxy = Proxy::start(&yaml(&api));
+    let proxy = Proxy::start(&of(&api));
     until("it is told", || errors(&proxy, "malformed") >= 1.0);
     let shown = upstream(&proxy);
     let told = shown["discovery"]["last_error"]["text"].as_str().unwrap();
@@ -343,18 +322,15 @@ fn outside_of_a_pod_it_is_said_what_is_missing() {
     assert!(told.contains("the API server's credentials"), "{told}");
 }
 
-/// Set in the process that has a file system of its own: the port for the API server.
-const INSIDE: &str = "OUTRIGGER_TEST_INSIDE_POD";
-
-/// Needs root and `unshare`; where they are missing it says so and is skipped.
+/// Where `/run` is empty, and nobody else's.
 #[test]
 fn in_a_pod_its_service_account_is_enough() {
-    let Some(port) = std::env::var_os(INSIDE) else {
-        return in_a_file_system_of_its_own("in_a_pod_its_service_account_is_enough");
-    };
-    let port: u16 = port.to_str().unwrap().parse().unwrap();
+    let name = "in_a_pod_its_service_account_is_enough";
+    if !namespace::is_inside(name, &["--mount"], "mount -t tmpfs tmpfs /run") {
+        return;
+    }
     let at = one_port(["one", "two"]);
-    let api = Api::start_at(port);
+    let api = Api::start();
     api.put("articles-a", slice(&at[..1]));
     api.write_service_account();
     let yaml = "admin: 127.0.0.1:0\nlisteners:\n  outbound: { bind: \"127.0.0.1:0\", routes: [{ to: articles }] }\n\
@@ -362,7 +338,7 @@ fn in_a_pod_its_service_account_is_enough() {
     let proxy = Proxy::spawn(yaml, |command| {
         command
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-            .env("KUBERNETES_SERVICE_PORT", port.to_string())
+            .env("KUBERNETES_SERVICE_PORT", api.address.port().to_string())
     });
     proxy.log().wait("start", |line| line.contains("outrigger is running").then_some(()));
     until("the first answer", || ask(&proxy) == "one");
@@ -376,28 +352,6 @@ fn in_a_pod_its_service_account_is_enough() {
     until("the new one is taken", || ask(&proxy) == "two");
 }
 
-/// Runs the test `name` of this file where `/run` is empty, and is nobody else's.
-fn in_a_file_system_of_its_own(name: &str) {
-    let mount = "mount -t tmpfs tmpfs /run";
-    let possible = Command::new("unshare").args(["-m", "sh", "-c", mount]).output();
-    if !possible.as_ref().is_ok_and(|output| output.status.success()) {
-        println!("skipped: no file system of our own: {possible:?}");
-        return;
-    }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let test = std::env::current_exe().unwrap();
-    let script = format!("{mount} && exec \"$0\" --exact {name} --nocapture --test-threads=1");
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", &script])
-        .arg(test)
-        .env(INSIDE, port.to_string())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "{said}");
-}
-
 #[test]
 fn our_zone_is_looked_for_among_hints_anew_when_it_changes() {
     let at = one_port(["one", "two"]);
@@ -407,7 +361,7 @@ fn our_zone_is_looked_for_among_hints_anew_when_it_changes() {
         endpoint["zone"] = json!("eu-1c");
     });
     api.put("articles-a", hinted);
-    let yaml = yaml(&api);
+    let yaml = of(&api);
     let zones = |proxy: &Proxy| {
         let shown = upstream(proxy);
         let zones = shown["endpoints"].as_array().unwrap().iter();

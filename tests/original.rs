@@ -3,54 +3,28 @@
 //! Needs root, `unshare`, `ip`, `iptables` and `ip6tables` with NAT; where one is missing the test says so and is skipped.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
+#[path = "support/namespace.rs"]
+mod namespace;
 mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 
+use namespace::run;
 use support::{Connection, PATIENCE, Proxy, get, read_request};
-
-/// Set in the process that runs in its own network.
-const INSIDE: &str = "OUTRIGGER_TEST_INSIDE";
 
 /// Whose connections are redirected. The proxy's own come from other addresses.
 const CALLER: &str = "127.0.0.9";
 
-fn run(command: &str) -> Result<(), String> {
-    let output = Command::new("sh").args(["-c", command]).output().map_err(|e| e.to_string())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!("{command}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
-}
-
 /// The same in IPv6, where the kernel's REDIRECT is of its own.
 const CALLER6: &str = "fd00::9";
 
-/// Runs the test `name` of this file in a network of its own, where `filter` (iptables, ip6tables) can redirect.
-fn in_a_network_of_its_own(name: &str, filter: &str) {
-    let possible = run(&format!(
-        "unshare -n sh -c 'ip link set lo up && {filter} -t nat -A OUTPUT -p tcp --dport 1 -j REDIRECT --to-ports 2'"
-    ));
-    if let Err(why) = possible {
-        println!("skipped: no network of our own with a packet filter: {why}");
-        return;
-    }
-    let output = Command::new("unshare")
-        .arg("-n")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("1 passed"), "{said}");
-}
-
-fn is_inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
+/// True inside a network of its own, where `filter` (iptables, ip6tables) can redirect.
+fn is_inside(name: &str, filter: &str) -> bool {
+    let setup = format!(
+        "ip link set lo up && {filter} -t nat -A OUTPUT -p tcp --dport 1 -j REDIRECT --to-ports 2"
+    );
+    namespace::is_inside(name, &["--net"], &setup)
 }
 
 /// Redirects the caller's connections to `port` to where `listener` is bound.
@@ -62,8 +36,7 @@ fn redirect_by(filter: &str, caller: &str, port: u16, listener: SocketAddr) {
     let to = listener.port();
     run(&format!(
         "{filter} -t nat -A OUTPUT -p tcp -s {caller} --dport {port} -j REDIRECT --to-ports {to}"
-    ))
-    .unwrap();
+    ));
 }
 
 /// Connects as the caller whose connections are redirected.
@@ -118,13 +91,9 @@ upstreams:
 
 #[test]
 fn a_redirected_connection_goes_where_it_was_going() {
-    if !is_inside() {
-        return in_a_network_of_its_own(
-            "a_redirected_connection_goes_where_it_was_going",
-            "iptables",
-        );
+    if !is_inside("a_redirected_connection_goes_where_it_was_going", "iptables") {
+        return;
     }
-    run("ip link set lo up").unwrap();
     let (one, two, raw) =
         (service("127.0.0.2", "one"), service("127.0.0.3", "two"), service("127.0.0.4", "raw"));
     let proxy = Proxy::start(YAML);
@@ -154,10 +123,9 @@ fn a_redirected_connection_goes_where_it_was_going() {
 
 #[test]
 fn nothing_is_passed_on_to_the_proxy_itself() {
-    if !is_inside() {
-        return in_a_network_of_its_own("nothing_is_passed_on_to_the_proxy_itself", "iptables");
+    if !is_inside("nothing_is_passed_on_to_the_proxy_itself", "iptables") {
+        return;
     }
-    run("ip link set lo up").unwrap();
     let proxy = Proxy::start(YAML);
     // Not redirected at all.
     let web = proxy.address("web");
@@ -195,15 +163,11 @@ fn nothing_is_passed_on_to_the_proxy_itself() {
 
 #[test]
 fn ipv6_is_redirected_as_well_and_ipv4_on_a_socket_of_both() {
-    if !is_inside() {
-        return in_a_network_of_its_own(
-            "ipv6_is_redirected_as_well_and_ipv4_on_a_socket_of_both",
-            "ip6tables",
-        );
+    if !is_inside("ipv6_is_redirected_as_well_and_ipv4_on_a_socket_of_both", "ip6tables") {
+        return;
     }
-    run("ip link set lo up").unwrap();
     for address in [CALLER6, "fd00::2", "fd00::3"] {
-        run(&format!("ip -6 address add {address}/128 dev lo nodad")).unwrap();
+        run(&format!("ip -6 address add {address}/128 dev lo nodad"));
     }
     let (six, raw, four) =
         (service("fd00::2", "six"), service("fd00::3", "raw"), service("127.0.0.2", "four"));

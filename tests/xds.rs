@@ -6,6 +6,8 @@
 mod ads;
 #[path = "support/dnsmasq.rs"]
 mod dnsmasq;
+#[path = "support/local.rs"]
+mod local;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
@@ -31,6 +33,7 @@ use tokio::time::Instant;
 
 use ads::{ControlPlane, assignment_of, endpoint, locality};
 use dnsmasq::NameServer;
+use local::upstream as shown;
 use support::{Connection, PATIENCE, Proxy, Upstream, get, http};
 use tls::{Authority, Issued};
 
@@ -55,13 +58,6 @@ fn until_answered(proxy: &Proxy, body: &str) -> Duration {
         assert!(start.elapsed() < PATIENCE, "{body} never answered");
         std::thread::yield_now();
     }
-}
-
-/// What `/upstreams` says of the first upstream.
-fn shown(proxy: &Proxy) -> serde_json::Value {
-    let reply = get(proxy.address("admin"), "/upstreams");
-    let all: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-    all[0].clone()
 }
 
 struct OnDrop<F: Fn()>(F);

@@ -7,19 +7,19 @@
     reason = "test code; every test file uses its own part of it"
 )]
 
-use std::io::{BufReader, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::read_request;
-use crate::traffic::{free_port, ok, program};
+use crate::local::one_port;
+use crate::traffic::{free_port, program};
 
 /// dnsmasq with one file of names, which it reads again when told to.
 pub struct NameServer {
     program: PathBuf,
     pub dir: tempfile::TempDir,
     pub port: u16,
+    /// Of every answer, in seconds.
+    pub ttl: u32,
     /// More arguments.
     pub arguments: Vec<String>,
     running: Option<Child>,
@@ -30,7 +30,7 @@ impl NameServer {
     pub fn new() -> Option<Self> {
         let program = program("OUTRIGGER_TEST_DNSMASQ", "dnsmasq", "dnsmasq-base")?;
         let dir = tempfile::tempdir().unwrap();
-        Some(Self { program, dir, port: free_port(), arguments: Vec::new(), running: None })
+        Some(Self { program, dir, port: free_port(), ttl: 1, arguments: Vec::new(), running: None })
     }
 
     /// Writes the names, lines of `address name`, and has them read.
@@ -46,7 +46,8 @@ impl NameServer {
         let mut command = Command::new(&self.program);
         command
             .args(["-k", "--listen-address=127.0.0.1", "--bind-interfaces", "--no-resolv"])
-            .args(["--no-hosts", "--conf-file=/dev/null", "--local-ttl=1", "--local=/test/"])
+            .args(["--no-hosts", "--conf-file=/dev/null", "--local=/test/"])
+            .arg(format!("--local-ttl={}", self.ttl))
             .args(["--user=root", "--pid-file="])
             .arg(format!("--port={}", self.port))
             .arg(format!("--addn-hosts={}", self.dir.path().join("hosts").display()))
@@ -71,28 +72,5 @@ impl Drop for NameServer {
 
 /// Two services on one port: `one` on 127.0.0.1 and `two` on 127.0.0.2. Returns the port.
 pub fn one_and_two() -> u16 {
-    let (first, second) = loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if let Ok(second) = TcpListener::bind(("127.0.0.2", port)) {
-            break (first, second);
-        }
-    };
-    let port = first.local_addr().unwrap().port();
-    for (listener, body) in [(first, "one"), (second, "two")] {
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(stream) = stream else { return };
-                std::thread::spawn(move || {
-                    let mut stream = BufReader::new(stream);
-                    while read_request(&mut stream).is_some() {
-                        if stream.get_mut().write_all(&ok(body)).is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-    }
-    port
+    one_port(["one", "two"])[0].port()
 }

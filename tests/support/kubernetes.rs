@@ -96,11 +96,7 @@ pub struct Api {
 
 impl Api {
     pub fn start() -> Self {
-        Self::start_at(0)
-    }
-
-    pub fn start_at(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let world = World {
             version: 100,

@@ -1,4 +1,4 @@
-//! Services on this machine that share a port, and waiting for what they show.
+//! Services on this machine that share a port, and what a proxy in front of them shows of its discovery.
 #![allow(clippy::unwrap_used, reason = "test code")]
 #![allow(
     dead_code,
@@ -9,10 +9,11 @@
 
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{PATIENCE, read_request};
+use crate::support::{PATIENCE, Proxy, get, read_request};
 
 /// Two services on one port, on 127.0.0.1 and 127.0.0.2, which answer with these texts.
 pub fn one_port(bodies: [&'static str; 2]) -> [SocketAddr; 2] {
@@ -44,11 +45,44 @@ pub fn one_port(bodies: [&'static str; 2]) -> [SocketAddr; 2] {
     addresses
 }
 
-/// Asks until it is so.
-pub fn until(what: &str, reached: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
+/// A proxy whose one upstream comes from `discover`, and takes turns.
+pub fn yaml(discover: &str) -> String {
+    format!(
+        "admin: 127.0.0.1:0\nruntime: {{ workers: 1 }}\nlisteners:\n  outbound: {{ bind: \"127.0.0.1:0\", routes: \
+         [{{ to: articles }}] }}\nupstreams:\n  articles: {{ discover: {discover}, balance: round_robin }}\n"
+    )
+}
+
+/// Asks until it is so; how long that took.
+pub fn until(what: &str, reached: impl Fn() -> bool) -> Duration {
+    let start = Instant::now();
     while !reached() {
-        assert!(Instant::now() < end, "never: {what}");
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
         std::thread::yield_now();
     }
+    start.elapsed()
+}
+
+/// Who answers at the moment, or with what status.
+pub fn ask(proxy: &Proxy) -> String {
+    let reply = get(proxy.address("outbound"), "/");
+    if reply.status == 200 { reply.text() } else { reply.status.to_string() }
+}
+
+/// What was counted under this reason; under any where it is empty.
+pub fn errors(proxy: &Proxy, reason: &str) -> f64 {
+    let labels = [("reason", reason)];
+    let labels = if reason.is_empty() { &[][..] } else { &labels[..] };
+    proxy.metrics().sum("outrigger_discovery_errors_total", labels)
+}
+
+/// What `/upstreams` says of the first upstream.
+pub fn upstream(proxy: &Proxy) -> serde_json::Value {
+    let page = get(proxy.address("admin"), "/upstreams").text();
+    serde_json::from_str::<serde_json::Value>(&page).unwrap()[0].take()
+}
+
+/// How many endpoints the first upstream has.
+pub fn endpoints(proxy: &Proxy) -> usize {
+    upstream(proxy)["endpoints"].as_array().unwrap().len()
 }
