@@ -34,7 +34,7 @@ fn of_route(route: &Route, found: &mut Vec<String>) {
 
 fn of_upstream(upstream: &Upstream, found: &mut Vec<String>) {
     let mut say = |key, why| {
-        found.push(format!("`{key}` of upstream {} is not played: {why}", upstream.name))
+        found.push(format!("`{key}` of upstream {} is not played: {why}", upstream.name));
     };
     if !upstream.subset.is_empty() {
         say("subset", "all endpoints of a scenario are used; write as many as the subset has");
