@@ -163,6 +163,23 @@ fn a_control_plane_that_dies_fails_no_request_and_is_asked_again() {
 }
 
 #[test]
+fn a_control_plane_that_hangs_fails_no_request() {
+    let (mut plane, one) = (ControlPlane::start(), Upstream::ok("one"));
+    plane.set("articles", &[one.address]);
+    let proxy = Proxy::start(&articles(&plane));
+    until_answered(&proxy, "one");
+    let failed = failures_while(&proxy, || {
+        plane.stop();
+        local::silent(plane.address);
+        proxy.wait_metrics("no answer in time", |metrics| {
+            metrics.sum("outrigger_discovery_errors_total", &[("reason", "timeout")]) >= 1.0
+        });
+        assert_eq!(shown(&proxy)["discovery"]["state"], "stale");
+    });
+    assert_eq!(failed, 0);
+}
+
+#[test]
 fn garbage_is_refused_with_a_reason_and_fails_no_request() {
     let plane = ControlPlane::start();
     let (one, two) = (Upstream::ok("one"), Upstream::ok("two"));
