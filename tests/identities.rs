@@ -133,7 +133,10 @@ fn the_application_hears_who_calls_and_nothing_that_is_made_up() {
     let elements = field(&sent, "x-forwarded-client-cert").unwrap();
     let (theirs, ours) = elements.split_once(", ").unwrap();
     assert_eq!(theirs, "Hash=00;URI=spiffe://blog/ns/a");
-    let (hash, names) = ours.strip_prefix("Hash=").unwrap().split_once(';').unwrap();
+    // Envoy's order: whose certificate it was shown, then its own.
+    let (by, rest) = ours.split_once(';').unwrap();
+    assert_eq!(by, "By=spiffe://blog/ns/orders/sa/app");
+    let (hash, names) = rest.strip_prefix("Hash=").unwrap().split_once(';').unwrap();
     assert!(hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hash}");
     assert_eq!(names, format!("URI={CART};DNS=cart.web"));
     assert_eq!(status(to, &cart, "/", ""), "200");

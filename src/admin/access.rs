@@ -157,4 +157,21 @@ mod tests {
         }
         assert_eq!(asked([127, 0, 0, 1], &[host, ("origin", "http://127.0.0.1:9901")]), Ok(()));
     }
+
+    #[test]
+    fn damaged_hosts_and_tokens_are_judged_without_harm() {
+        let mut rng = crate::base::rng::Rng::from_seed(37);
+        for _ in 0..20_000 {
+            let host = rng.damaged(b"[::1]:9900", b".:[]@%a0");
+            // What is near has no dot, or is an address.
+            let name =
+                host.iter().all(|byte| byte.is_ascii_alphanumeric() || b".:-".contains(byte));
+            let public = host.iter().any(u8::is_ascii_alphabetic) && host.contains(&b'.');
+            assert!(!(is_near(&host) && name && public && !host.contains(&b':')), "{host:?}");
+            let token = rng.damaged(b"Bearer secret", b" \tbB");
+            if let Ok(value) = HeaderValue::from_bytes(&token) {
+                assert!(bearer(&value).is_none_or(|found| found.len() + 7 <= token.len()));
+            }
+        }
+    }
 }

@@ -38,4 +38,23 @@ impl Rng {
     pub fn duration_up_to(&mut self, max: Duration) -> Duration {
         max.mul_f64(self.0.f64())
     }
+
+    /// `text` with up to four of its bytes replaced, inserted (those of `likely`, that mean something there), or removed: near enough
+    /// to what is right to get past a parser's first line.
+    #[cfg(test)]
+    pub fn damaged(&mut self, text: &[u8], likely: &[u8]) -> Vec<u8> {
+        let mut text = text.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(text.len().max(1));
+            match (self.below(4), text.is_empty()) {
+                (_, true) | (0, _) => {
+                    text.insert(at.min(text.len()), likely[self.below(likely.len())])
+                }
+                (1, _) => text[at] = likely[self.below(likely.len())],
+                (2, _) => text[at] = self.bits().to_le_bytes()[0],
+                _ => drop(text.remove(at)),
+            }
+        }
+        text
+    }
 }

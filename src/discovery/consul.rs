@@ -114,3 +114,10 @@ async fn read(reply: Reply, passing: bool) -> Result<Answer, Trouble> {
     let instances = parsed.map_err(|text| Trouble::new(ErrorKind::Malformed, text))?;
     Ok(Answer { instances, index, filtered })
 }
+
+/// See `answer::hostile`: the door for fuzz targets.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn hostile(bytes: &[u8]) {
+    answer::hostile(bytes);
+}

@@ -230,6 +230,13 @@ impl Known {
     }
 }
 
+/// See `slices::hostile`: the door for fuzz targets.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn hostile(bytes: &[u8]) {
+    slices::hostile(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

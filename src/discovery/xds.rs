@@ -160,3 +160,10 @@ impl ControlPlane {
         }
     }
 }
+
+/// See `session::hostile`: the door for fuzz targets.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn hostile(bytes: &[u8]) {
+    session::hostile(bytes);
+}

@@ -191,3 +191,10 @@ async fn repeat(key: Rc<Key>, shared: Rc<Shared>, places: Rc<Semaphore>, mut rng
         sleep_until(health.next(began, ended, &mut rng)).await;
     }
 }
+
+/// What holds of any bytes that may come as an answer of gRPC: they are read, or are no message. The door for fuzz targets.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn hostile(bytes: &[u8]) {
+    let _any = grpc::response(bytes);
+}

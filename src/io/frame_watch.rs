@@ -1,7 +1,7 @@
 //! Sees which frames an HTTP/2 peer sends, and stops reading when that is too much.
 //!
 //! The h2 crate handles resets, PINGs and SETTINGS by itself, without a word to its user: what a peer sends of them can only be seen
-//! in its bytes. This adapter walks over the frames that are read, nine bytes of head each, and looks into none.
+//! in its bytes. This adapter walks over the frames that are read (`io/frames.rs`).
 
 use std::io;
 use std::pin::Pin;
@@ -9,32 +9,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Length (3), type (1), flags (1), stream (4).
-const HEAD: usize = 9;
-
-/// What a client sends before its first frame.
-const PREFACE: usize = 24;
-
-/// A frame's type (RFC 9113 §6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameKind {
-    /// HEADERS: a request, or trailers.
-    Headers,
-    /// DATA, CONTINUATION, WINDOW_UPDATE: they come with what is transferred.
-    Transfer,
-    /// Everything else.
-    Control,
-}
-
-impl FrameKind {
-    fn of(code: u8) -> Self {
-        match code {
-            1 => Self::Headers,
-            0 | 8 | 9 => Self::Transfer,
-            _ => Self::Control,
-        }
-    }
-}
+pub use super::frames::FrameKind;
+use super::frames::Frames;
 
 /// A reader of an HTTP/2 client's bytes, from the preface on, that asks `J` about each frame. `false` ends it in an error.
 #[derive(Debug)]
@@ -47,40 +23,7 @@ pub struct FrameWatch<S, J> {
 impl<S, J: FnMut(FrameKind) -> bool> FrameWatch<S, J> {
     /// Watches what is read from `inner`.
     pub fn new(inner: S, judge: J) -> Self {
-        Self { inner, judge, frames: Frames { skip: PREFACE, head: [0; HEAD], filled: 0 } }
-    }
-}
-
-/// Where in the stream of frames a reader is.
-#[derive(Debug)]
-struct Frames {
-    /// Bytes to pass over.
-    skip: usize,
-    head: [u8; HEAD],
-    filled: usize,
-}
-
-impl Frames {
-    /// Asks about each frame whose head ends in `bytes`; false as soon as one is too many.
-    fn see(&mut self, mut bytes: &[u8], judge: &mut impl FnMut(FrameKind) -> bool) -> bool {
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            let taken = (HEAD - self.filled).min(bytes.len());
-            self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
-            self.filled += taken;
-            bytes = &bytes[taken..];
-            if self.filled == HEAD {
-                let [high, middle, low, ..] = self.head.map(usize::from);
-                self.skip = high << 16 | middle << 8 | low;
-                self.filled = 0;
-                if !judge(FrameKind::of(self.head[3])) {
-                    return false;
-                }
-            }
-        }
-        true
+        Self { inner, judge, frames: Frames::of_client() }
     }
 }
 
@@ -139,50 +82,11 @@ mod tests {
 
     use super::*;
 
-    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(payload.len()).unwrap();
-        [&[0, 0, length, kind, 0, 0, 0, 0, 1], payload].concat()
-    }
-
-    fn stream() -> Vec<u8> {
-        let hidden = frame(6, b"12345678");
-        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        [
-            preface,
-            frame(4, &[]),
-            frame(1, b"x"),
-            frame(0, &hidden),
-            frame(3, &[0; 4]),
-            frame(8, &[0; 4]),
-            frame(0xfa, b"?"),
-        ]
-        .concat()
-    }
-
-    #[test]
-    fn frames_are_found_however_the_bytes_are_cut() {
-        use FrameKind::{Control, Headers, Transfer};
-        for size in 1..=stream().len() {
-            let (mut found, mut frames) =
-                (Vec::new(), Frames { skip: PREFACE, head: [0; HEAD], filled: 0 });
-            for piece in stream().chunks(size) {
-                frames.see(piece, &mut |kind| {
-                    found.push(kind);
-                    true
-                });
-            }
-            assert_eq!(
-                found,
-                [Control, Headers, Transfer, Control, Transfer, Control],
-                "pieces of {size}"
-            );
-        }
-    }
-
     #[tokio::test]
     async fn one_too_many_ends_the_reading() {
         let mut left = 2;
-        let bytes = stream();
+        let ping = [0, 0, 0, 6, 0, 0, 0, 0, 0];
+        let bytes = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &ping, &ping, &ping].concat();
         let mut watch = FrameWatch::new(&bytes[..], |kind| {
             left -= usize::from(kind == FrameKind::Control);
             left > 0

@@ -5,6 +5,7 @@ mod body_error;
 pub mod deferred_write;
 pub mod file_events;
 pub mod frame_watch;
+pub mod frames;
 pub mod relay;
 pub mod request_body;
 pub mod reset_watch;

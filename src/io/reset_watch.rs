@@ -2,7 +2,7 @@
 //!
 //! The h2 crate checks most of a request's head itself and resets the stream (RFC 9113 §8.1.1) without a word to its
 //! user, so that such refusals could be neither counted nor logged. What it sends says it: this adapter walks over the
-//! frames that are written, nine bytes of head each, and looks into none but RST_STREAM.
+//! frames that are written (`io/frames.rs`).
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,12 +10,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Length (3), type (1), flags (1), stream (4).
-const HEAD: usize = 9;
+use super::frames::{FrameKind, Frames};
 
-/// RFC 9113 §6.4: the payload is the code.
-const RST_STREAM: u8 = 3;
-const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+/// RFC 9113 §7.
+const PROTOCOL_ERROR: u32 = 1;
 
 /// A writer of HTTP/2 frames that tells `T` of each RST_STREAM with PROTOCOL_ERROR.
 #[derive(Debug)]
@@ -28,53 +26,20 @@ pub struct ResetWatch<S, T> {
 impl<S, T: Fn()> ResetWatch<S, T> {
     /// Watches what is written to `inner` from the first byte on.
     pub fn new(inner: S, tell: T) -> Self {
-        Self { inner, tell, frames: Frames::default() }
+        Self { inner, tell, frames: Frames::of_server() }
     }
 
     fn see<'a>(&mut self, bufs: impl Iterator<Item = &'a [u8]>, mut written: usize) {
         for buf in bufs {
             let taken = buf.len().min(written);
             written -= taken;
-            for _ in 0..self.frames.resets_in(&buf[..taken]) {
-                (self.tell)();
-            }
+            self.frames.see(&buf[..taken], |kind| {
+                if kind == FrameKind::Reset(PROTOCOL_ERROR) {
+                    (self.tell)();
+                }
+                true
+            });
         }
-    }
-}
-
-/// Where in the stream of frames a writer is.
-#[derive(Debug, Default)]
-struct Frames {
-    /// The frame's head, and the code of a RST_STREAM behind it.
-    head: [u8; HEAD + 4],
-    filled: usize,
-    /// Bytes of payload still to come.
-    payload: usize,
-}
-
-impl Frames {
-    fn resets_in(&mut self, mut bytes: &[u8]) -> usize {
-        let mut resets = 0;
-        while !bytes.is_empty() {
-            let skipped = self.payload.min(bytes.len());
-            self.payload -= skipped;
-            bytes = &bytes[skipped..];
-            let is_reset = self.filled >= HEAD && self.head[3] == RST_STREAM;
-            let wanted = if is_reset { HEAD + 4 } else { HEAD };
-            let taken = (wanted - self.filled).min(bytes.len());
-            self.head[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
-            self.filled += taken;
-            bytes = &bytes[taken..];
-            if self.filled == HEAD && self.head[3] != RST_STREAM {
-                let [high, middle, low, ..] = self.head.map(usize::from);
-                self.payload = high << 16 | middle << 8 | low;
-                self.filled = 0;
-            } else if self.filled == HEAD + 4 {
-                resets += usize::from(self.head[HEAD..] == PROTOCOL_ERROR);
-                self.filled = 0;
-            }
-        }
-        resets
     }
 }
 
@@ -132,37 +97,20 @@ impl<S: AsyncWrite + Unpin, T: Fn() + Unpin> AsyncWrite for ResetWatch<S, T> {
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(payload.len()).unwrap();
-        [&[0, 0, length, kind, 0, 0, 0, 0, 1], payload].concat()
-    }
-
-    /// Two resets as malformed, and what could be taken for one: another code, and the bytes of one as data.
-    fn stream() -> Vec<u8> {
-        let malformed = frame(RST_STREAM, &PROTOCOL_ERROR);
-        let cancelled = frame(RST_STREAM, &[0, 0, 0, 8]);
-        let settings = frame(4, &[]);
-        [frame(0, &malformed), malformed.clone(), settings, cancelled, frame(1, b"x"), malformed]
-            .concat()
-    }
-
-    #[test]
-    fn resets_are_found_however_the_bytes_are_cut() {
-        for size in 1..=stream().len() {
-            let mut frames = Frames::default();
-            let found: usize = stream().chunks(size).map(|piece| frames.resets_in(piece)).sum();
-            assert_eq!(found, 2, "pieces of {size}");
-        }
+    /// RST_STREAM of stream 1.
+    fn reset(code: u8) -> [u8; 13] {
+        [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, code]
     }
 
     #[tokio::test]
-    async fn only_what_was_written_counts() {
-        use tokio::io::AsyncWriteExt;
-        let (near, _far) = tokio::io::duplex(7);
+    async fn only_resets_as_malformed_count_and_only_what_was_written() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (near, mut far) = tokio::io::duplex(20);
         let told = std::cell::Cell::new(0);
         let mut watch = ResetWatch::new(near, || told.set(told.get() + 1));
-        let reset = frame(RST_STREAM, &PROTOCOL_ERROR);
-        let written = watch.write(&reset).await.unwrap();
-        assert_eq!((written, told.get()), (7, 0));
+        assert_eq!((watch.write(&reset(8)).await.unwrap(), told.get()), (13, 0));
+        assert_eq!((watch.write(&reset(1)).await.unwrap(), told.get()), (7, 0));
+        far.read_exact(&mut [0; 20]).await.unwrap();
+        assert_eq!((watch.write(&reset(1)[7..]).await.unwrap(), told.get()), (6, 1));
     }
 }

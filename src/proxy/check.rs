@@ -145,6 +145,38 @@ fn is_sound(authority: &Authority) -> bool {
         && (port.is_empty() || port.strip_prefix(':').is_some_and(|port| is_port(port.as_bytes())))
 }
 
+/// What holds of any head that hyper lets through, here as `METHOD target` and lines of fields: what passes names one host, in a form that
+/// cannot be taken for two.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile(bytes: &[u8]) -> bool {
+    let Some(request) = request_of(bytes) else { return false };
+    let (mut head, ()) = request.into_parts();
+    let via = HeaderValue::from_static("1.1 outrigger (a.b)");
+    let fields = RequestFields::find(&head.headers, &via);
+    let Ok(host) = check(&head, &fields, false) else { return false };
+    let sound = |host: &HeaderValue| !host.as_bytes().iter().any(|byte| b"@, \t/?#".contains(byte));
+    assert!(host.as_ref().is_none_or(sound), "{host:?}");
+    assert!(host.is_some() || head.version == Version::HTTP_10);
+    assert!(head.headers.get_all("content-length").iter().count() <= 1);
+    let _upgrade = fields.hop.strip(&mut head.headers);
+    assert!(
+        !head.headers.contains_key("connection") && !head.headers.contains_key("transfer-encoding")
+    );
+    true
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+fn request_of(bytes: &[u8]) -> Option<http::Request<()>> {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let mut first = lines.next()?.split(|byte| *byte == b' ');
+    let mut request = http::Request::builder().method(first.next()?).uri(first.next()?);
+    for line in lines {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        request = request.header(&line[..colon], line[colon + 1..].trim_ascii());
+    }
+    request.body(()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,5 +282,22 @@ mod tests {
     fn trace_has_no_body() {
         let trace = head("TRACE", "/", &[("host", "a")]);
         assert!(checked(&trace, true).is_ok() && checked(&trace, false).is_err());
+    }
+
+    #[test]
+    fn whatever_passes_has_one_host_and_one_length() {
+        let mut rng = crate::base::rng::Rng::from_seed(31);
+        let heads = [
+            "GET /a?b=c\nhost: a.b:80\nconnection: x, close\nx: y\nte: trailers",
+            "POST http://[::1]:8080/\ncontent-length: 12\nhost: [::1]:8080",
+            "PUT /\nhost: a\ntransfer-encoding: chunked\ncookie: a=b; c=d\nvia: 1.1 x, 1.0 y",
+            "OPTIONS *\nhost: a_b\nexpect: 100-continue\nkeep-alive: timeout=5",
+        ];
+        let mut passed = 0;
+        for _ in 0..20_000 {
+            let head = heads[rng.below(4)];
+            passed += usize::from(hostile(&rng.damaged(head.as_bytes(), b"\n: ,;[]@%/?#09")));
+        }
+        assert!(passed > 1_000, "{passed} passed");
     }
 }

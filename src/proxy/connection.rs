@@ -264,7 +264,9 @@ impl Downstream {
             }
             Peer::Unix => None,
         };
-        let client_cert = accepted.identity.as_deref().and_then(client_cert::element);
+        let client_cert = accepted.identity.as_deref().and_then(|peer| {
+            client_cert::element(peer, secured.as_ref().and_then(Secured::own_uri))
+        });
         Self {
             worker: accepted.worker,
             local: accepted.local,
@@ -296,7 +298,9 @@ impl Downstream {
         match kind {
             FrameKind::Transfer => return true,
             FrameKind::Headers => allowance.on_request(),
-            FrameKind::Control => self.flooded.set(!allowance.on_control(Instant::now())),
+            FrameKind::Reset(_) | FrameKind::Control => {
+                self.flooded.set(!allowance.on_control(Instant::now()));
+            }
         }
         !self.flooded.get()
     }

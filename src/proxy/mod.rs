@@ -47,3 +47,10 @@ mod watch;
 mod worker;
 
 pub use worker::{Shared, Worker};
+
+/// See `check::hostile`: the door for fuzz targets.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn hostile(bytes: &[u8]) {
+    check::hostile(bytes);
+}

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Response, StatusCode};
-use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -19,6 +18,7 @@ use crate::snapshot::ListenerTls;
 use crate::tls::handshake::{self, HandshakeError};
 use crate::tls::peer;
 use crate::tls::rotation::Generation;
+use crate::tls::server::ServerConfigs;
 
 use super::connection::{Accepted, Downstream};
 use super::exchange::Exchange;
@@ -39,13 +39,18 @@ const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\
 /// What a connection under TLS was made with.
 #[derive(Debug)]
 pub(super) struct Secured {
-    generation: Arc<Generation<Arc<ServerConfig>>>,
+    generation: Arc<Generation<ServerConfigs>>,
     made: Instant,
     /// HTTP/2 was agreed on, or HTTP/1; `None`: nothing was.
     pub(super) http2: Option<bool>,
 }
 
 impl Secured {
+    /// The URI that our certificate was for.
+    pub(super) fn own_uri(&self) -> Option<&str> {
+        self.generation.value.own_uri.as_deref()
+    }
+
     /// When the connection has to be asked to end, because its certificates were replaced.
     pub(super) fn ends_at(&self) -> Option<Instant> {
         self.generation.ends_at(self.made)
@@ -146,7 +151,8 @@ async fn open(
         return Err(HandshakeError { reason: HandshakeFailure::PlainText, detail });
     }
     let generation = tls.server.current();
-    let stream = handshake::accept(Arc::clone(&generation.value), socket_again(socket)).await?;
+    let stream =
+        handshake::accept(Arc::clone(&generation.value.config), socket_again(socket)).await?;
     let http2 = handshake::agreed_http2(stream.get_ref().1);
     Ok((Socket::from_tls(stream), Some(Secured { generation, made: Instant::now(), http2 })))
 }

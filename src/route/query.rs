@@ -127,4 +127,18 @@ mod tests {
         assert!(is_name("a%62c", "abc") && is_name("a+b", "a b") && is_name("abc", "abc"));
         assert!(!is_name("a+b", "a+b") && !is_name("ab", "abc") && !is_name("a%62", "abc"));
     }
+
+    #[test]
+    fn any_query_is_read_and_no_value_grows() {
+        let mut rng = crate::base::rng::Rng::from_seed(41);
+        for _ in 0..20_000 {
+            let text = rng.damaged(b"a=1&b%20c=%41+x&d&=e&%zz=%", b"%+&=0aF");
+            let Ok(query) = std::str::from_utf8(&text) else { continue };
+            for (name, value) in pairs(query) {
+                assert!(Scratch::new().decode(value).len() <= value.len());
+                let plain = String::from_utf8_lossy(Scratch::new().decode(name)).into_owned();
+                assert!(is_name(name, &plain) || plain.contains('\u{fffd}'), "{name}");
+            }
+        }
+    }
 }

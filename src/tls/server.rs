@@ -43,11 +43,20 @@ pub struct ServerSettings {
     pub plain_text: bool,
 }
 
+/// What the connections of one set of certificates are made with.
+#[derive(Debug)]
+pub struct ServerConfigs {
+    /// The library's.
+    pub config: Arc<ServerConfig>,
+    /// The URI of our own certificate, where it has exactly one: what callers know us by.
+    pub own_uri: Option<Box<str>>,
+}
+
 /// A listener's TLS: its rules and, of the certificates in force, what connections are made with. Shared by all workers.
 #[derive(Debug)]
 pub struct ServerTls {
     settings: ServerSettings,
-    rotating: Rotating<Arc<ServerConfig>>,
+    rotating: Rotating<ServerConfigs>,
 }
 
 impl ServerTls {
@@ -75,7 +84,7 @@ impl ServerTls {
     }
 
     /// What a new connection is made with.
-    pub fn current(&self) -> Arc<Generation<Arc<ServerConfig>>> {
+    pub fn current(&self) -> Arc<Generation<ServerConfigs>> {
         self.rotating.current()
     }
 
@@ -85,7 +94,7 @@ impl ServerTls {
     }
 }
 
-fn config(settings: &ServerSettings, material: &Material) -> Result<Arc<ServerConfig>, Error> {
+fn config(settings: &ServerSettings, material: &Material) -> Result<ServerConfigs, Error> {
     let own = material.own.clone().ok_or(Error::NoCertificatesPresented)?;
     let builder =
         ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
@@ -103,7 +112,9 @@ fn config(settings: &ServerSettings, material: &Material) -> Result<Arc<ServerCo
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Of the two that the library sends one is used: each costs a fourteenth of a handshake.
     config.send_tls13_tickets = 1;
-    Ok(Arc::new(config))
+    let own = own.end_entity_cert().ok().and_then(peer::identity);
+    let own_uri = own.and_then(|own| own.uri().map(Box::from));
+    Ok(ServerConfigs { config: Arc::new(config), own_uri })
 }
 
 fn verifier(

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::config::{Severity, load_str, render, render_json};
+use crate::base::rng::Rng;
+use crate::config::{Severity, endpoints_from, load_str, render, render_json, scenario_from};
 
 /// Loads, renders both ways, and prints: all that a file can reach.
 fn survives(text: &str) {
@@ -41,6 +42,26 @@ proptest! {
     #[test]
     fn any_text_survives(text in any::<String>()) {
         survives(&text);
+    }
+
+    #[test]
+    fn a_damaged_file_of_endpoints_survives(seed in any::<u64>()) {
+        let whole = b"- 10.0.0.1:80\n- { address: \"[::1]:81\", weight: 5, zone: a, labels: { v: \"2\" } }\n";
+        let text = Rng::from_seed(seed).damaged(whole, b"{}[]:,-&*\n \"09");
+        if let Err(why) = endpoints_from("f", &String::from_utf8_lossy(&text)) {
+            prop_assert!(why.starts_with("f:") && !why.contains('\n'), "{}", why);
+        }
+    }
+
+    #[test]
+    fn a_damaged_scenario_survives(seed in any::<u64>()) {
+        let whole = include_bytes!("../../../config/scenarios/black-hole.yaml");
+        let text = Rng::from_seed(seed).damaged(whole, b"{}[]:,-&*\n \"09s%");
+        let loaded = scenario_from("f", &String::from_utf8_lossy(&text), &|_| None);
+        prop_assert_eq!(
+            loaded.scenario.is_none(),
+            loaded.diagnostics.iter().any(|found| found.severity == Severity::Error)
+        );
     }
 
     #[test]

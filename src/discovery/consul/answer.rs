@@ -171,5 +171,21 @@ fn fit_weights(endpoints: &mut [EndpointSpec]) {
     }
 }
 
+/// What holds of any bytes that an agent may answer with: a list of instances with places in it that can be connected to, each once, or
+/// an error in one line.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile(bytes: &[u8]) {
+    for passing in [false, true] {
+        match parse(bytes, passing) {
+            Ok(found) => {
+                assert!(found.endpoints.is_sorted_by(|a, b| a.address < b.address));
+                assert!(found.endpoints.iter().all(|spec| (1..=MAX_WEIGHT).contains(&spec.weight)));
+                assert_eq!(found.why.is_some(), found.unusable > 0);
+            }
+            Err(why) => assert!(why.len() < 100 && !why.contains('\n')),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -183,5 +183,16 @@ fn member(endpoint: &Endpoint, port: u16, readiness: Readiness) -> Option<Member
     })
 }
 
+/// What holds of any bytes that an API server may send for a slice: endpoints that can be connected to, each once, or none.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile(bytes: &[u8]) -> usize {
+    let Ok(slice) = serde_json::from_slice::<EndpointSlice>(bytes) else { return 0 };
+    let read =
+        [Port::Named("http".to_owned()), Port::Number(80)].map(|port| Slice::read(&slice, &port));
+    let merged = merge(read.iter(), Some("a"));
+    assert!(merged.endpoints.is_sorted_by(|a, b| a.address < b.address));
+    merged.endpoints.len()
+}
+
 #[cfg(test)]
 mod tests;

@@ -97,5 +97,19 @@ impl Session {
     }
 }
 
+/// What holds of any bytes that a control plane may send: a response is answered, and only one of the type that was asked for.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile(bytes: &[u8]) {
+    let mut session = Session::new(Node { id: "orders-1".to_owned(), ..Node::default() });
+    session.want(["a", "b"].map(str::to_owned).into());
+    session.open();
+    if let Ok(response) = DiscoveryResponse::decode(bytes) {
+        let known = response.type_url == ClusterLoadAssignment::type_url();
+        let taken = session.take(response);
+        assert_eq!(taken.answer.is_some(), known);
+        assert!(taken.sets.keys().all(|name| name == "a" || name == "b"));
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,9 @@ mod body;
 mod chunked;
 mod encode;
 mod head;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod hostile;
 mod outgoing;
 mod wire;
 

@@ -6,6 +6,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SH
 use serde_json::{Value, json};
 
 use super::*;
+use crate::base::rng::Rng;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -307,4 +308,28 @@ fn only_plain_claims_become_headers() {
     ] {
         assert!(headers(claim.clone()).is_empty(), "{claim}");
     }
+}
+
+#[test]
+fn damaged_tokens_pass_for_none_and_damaged_sets_harm_nobody() {
+    let mut rng = Rng::from_seed(43);
+    let signer = Signer::new("a", Algorithm::ES256);
+    let issuers = [issuer(&[&signer.jwk])];
+    let token = signer.sign(&claims());
+    let text = json!({ "keys": [signer.jwk] }).to_string();
+    let mut read = 0;
+    for _ in 0..2_000 {
+        let damaged = rng.damaged(token.as_bytes(), b".-_=AZ09");
+        // The last digit of a signature has bits that mean nothing: they must be zero.
+        if let Ok(damaged) = std::str::from_utf8(&damaged) {
+            assert!(damaged == token || verify(&issuers, damaged, NOW).is_err(), "{damaged}");
+        }
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_bytes(&rng.damaged(b"Bearer a.b.c", b" \tB")) {
+            headers.insert(http::header::AUTHORIZATION, value);
+        }
+        let _any = bearer(&headers);
+        read += usize::from(KeySet::parse(&rng.damaged(text.as_bytes(), b"\"{}[]:,09")).is_ok());
+    }
+    assert!(read > 10, "{read} sets were read");
 }

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::base::rng::Rng;
 
 /// An instance as Consul 1.8.7 answers it, with changes.
 fn instance(port: i64, change: impl FnOnce(&mut Value)) -> Value {
@@ -134,4 +135,17 @@ fn what_is_no_answer_of_consul_is_refused_without_quoting_it() {
     assert_eq!(parse(b"[]", false), Ok(Instances::default()));
     // However deep: an error, no overflow.
     assert!(parse("[".repeat(100_000).as_bytes(), false).is_err());
+}
+
+#[test]
+fn damaged_answers_are_endpoints_or_an_error() {
+    let mut rng = Rng::from_seed(19);
+    let whole = serde_json::to_vec(&[
+        instance(5001, |_| {}),
+        instance(5002, |instance| instance["Node"]["Meta"] = json!({ "zone": "a" })),
+    ]);
+    let whole = whole.unwrap();
+    for _ in 0..5_000 {
+        hostile(&rng.damaged(&whole, b"\"{}[]:,0-9e\\"));
+    }
 }

@@ -173,3 +173,16 @@ fn the_order_of_slices_and_endpoints_means_nothing() {
     let other = merged(&http(), None, &[slice(&json!([b])), slice(&json!([a]))]);
     assert_eq!(one, other);
 }
+
+#[test]
+fn damaged_slices_are_endpoints_or_none() {
+    let mut rng = crate::base::rng::Rng::from_seed(29);
+    let whole = slice(&json!([
+        plain("10.0.0.1"),
+        conditions("10.0.0.2", json!({ "ready": false, "serving": true }))
+    ]));
+    let whole = serde_json::to_vec(&whole).unwrap();
+    let damaged =
+        (0..5_000).map(|_| hostile(&rng.damaged(&whole, b"\"{}[]:,0-9e\\"))).sum::<usize>();
+    assert!(damaged > 0, "none was read");
+}

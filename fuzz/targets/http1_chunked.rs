@@ -1,0 +1,6 @@
+//! A body in chunks.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    outrigger::net::http1::hostile::chunked(bytes);
+});

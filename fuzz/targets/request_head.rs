@@ -1,0 +1,6 @@
+//! A request's method, target and fields, after hyper.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    outrigger::proxy::hostile(bytes);
+});

@@ -1,0 +1,20 @@
+//! What holds of any bytes that a file of certificates may have: they are read, or what is wrong with them is told. For fuzz targets.
+
+use super::*;
+
+/// As each file of a set.
+pub fn certificates(bytes: &[u8]) {
+    let path = || Some(PathBuf::from("x"));
+    let files = CertificateFiles {
+        cert: path(),
+        key: path(),
+        ca: path().map(Authorities::File),
+        crl: path(),
+    };
+    let part = || Some(bytes.to_vec());
+    let key = part().map(Zeroizing::new);
+    let contents = Contents { cert: part(), key, ca: part(), crl: part() };
+    let read = Material::parse(&files, &contents, Vouched::ByOwnAuthorities, SystemTime::now());
+    assert!(read.is_ok_and(|read| read.own.is_some()) || !bytes.is_empty());
+    let _any = der::validity(bytes);
+}
