@@ -117,7 +117,7 @@ impl Board {
             let name = &waiting.resource;
             if let Some(policy) = policies.get(name) {
                 waiting.publisher.advise(*policy);
-            } else if let Some(why) = mistakes.get(name).or(mistakes.get("")) {
+            } else if let Some(why) = mistakes.get(name).or_else(|| mistakes.get("")) {
                 let text = format!("the cluster is refused: {why}");
                 waiting.publisher.count(Trouble::new(ErrorKind::Malformed, text), now);
             }

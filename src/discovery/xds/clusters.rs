@@ -154,5 +154,17 @@ fn ring_hash(factor: Option<UInt32Value>) -> Result<AdvisedBalance, String> {
     Ok(AdvisedBalance::RingHash { max_load })
 }
 
+/// The same of clusters as `session::hostile` says of assignments.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile(response: &DiscoveryResponse) {
+    let mut clusters = Clusters::new();
+    clusters.want(["a", "b"].map(str::to_owned).into());
+    clusters.open();
+    let advice = clusters.take(response);
+    assert_eq!(advice.is_some(), response.type_url == Cluster::type_url());
+    let told = advice.map_or_else(BTreeMap::new, |advice| advice.policies);
+    assert!(told.keys().all(|name| name == "a" || name == "b"));
+}
+
 #[cfg(test)]
 mod tests;

@@ -103,7 +103,8 @@ pub(super) fn hostile(bytes: &[u8]) {
     let mut session = Session::new(Node { id: "orders-1".to_owned(), ..Node::default() });
     session.want(["a", "b"].map(str::to_owned).into());
     session.open();
-    if let Ok(response) = DiscoveryResponse::decode(bytes) {
+    if let Ok(response) = <DiscoveryResponse as prost::Message>::decode(bytes) {
+        super::clusters::hostile(&response);
         let known = response.type_url == ClusterLoadAssignment::type_url();
         let taken = session.take(response);
         assert_eq!(taken.answer.is_some(), known);
