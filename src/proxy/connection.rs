@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::error::Error as _;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -202,11 +203,9 @@ async fn serve_http1(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     let (fields, bytes, _) = downstream.active_limits();
     let worker = Rc::clone(&downstream.worker);
     let connection = Connection::new(socket, HeadLimits { fields, bytes });
-    let serving = {
-        let downstream = Rc::clone(&downstream);
-        let answer = move |request| request::handle(&downstream, request);
-        connection.clone().serve(&worker.tick, answer)
-    };
+    let answer = |request| request::handle(&downstream, request);
+    // Pinned where it is made: a future that is moved into another is there twice.
+    let serving = pin!(connection.serve(&worker.tick, answer));
     let ended = drive(&downstream, serving, stopped, |_| connection.end()).await;
     let ended = match ended {
         // All answers are out: what the caller still sends is nobody's request.
@@ -247,7 +246,8 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .serve_connection(TokioIo::new(io), service);
-    let ended = drive(&downstream, Pushed::new(connection, pusher), stopped, |connection| {
+    let connection = pin!(Pushed::new(connection, pusher));
+    let ended = drive(&downstream, connection, stopped, |connection| {
         connection.future().graceful_shutdown();
     })
     .await;

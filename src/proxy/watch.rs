@@ -147,14 +147,13 @@ pub(super) enum Ended<E> {
 /// Polls a connection, with its limits of time and the listener's drain.
 pub(super) async fn drive<C, E>(
     downstream: &Downstream,
-    connection: C,
+    mut connection: Pin<&mut C>,
     mut stopped: watch::Receiver<Stop>,
     shut_down: impl Fn(Pin<&mut C>),
 ) -> Ended<E>
 where
     C: Future<Output = Result<(), E>>,
 {
-    let mut connection = std::pin::pin!(connection);
     let said = stopped.clone();
     let drained = stopped.wait_for(|stop| *stop == Stop::Connections);
     let mut drained = std::pin::pin!(tokio::task::unconstrained(drained));

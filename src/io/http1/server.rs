@@ -63,7 +63,7 @@ impl Connection {
     /// # Errors
     /// [`Fault`]. A refusal has been answered.
     pub async fn serve<F, B, E>(
-        self,
+        &self,
         tick: &Tick,
         mut answer: impl FnMut(Request<Incoming>) -> F,
     ) -> Result<(), Fault>

@@ -54,8 +54,8 @@ async fn exchange(sent: &[u8], pieces: &mut Rng) -> (String, Result<(), Fault>) 
         }
         String::from_utf8(heard).unwrap()
     };
-    let serve = async {
-        let served = connection.clone().serve(&tick, echo).await;
+    let serve = async move {
+        let served = connection.serve(&tick, echo).await;
         drop(connection);
         served
     };
