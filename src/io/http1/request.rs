@@ -40,6 +40,13 @@ pub struct Refusal {
     pub detail: &'static str,
 }
 
+/// Of a head that has begun to come, and stays away.
+pub const LATE: Refusal = Refusal {
+    reason: Reason::RequestTimeout,
+    status: StatusCode::REQUEST_TIMEOUT,
+    detail: "the request's head did not arrive in time",
+};
+
 impl Refusal {
     const fn too_large(status: StatusCode, detail: &'static str) -> Self {
         Self { reason: Reason::TooLarge, status, detail }
