@@ -96,6 +96,26 @@ fn peak_ewma_shuns_a_slow_endpoint() {
 }
 
 #[test]
+fn failing_fast_attracts_nothing_under_peak_ewma() {
+    // Answered at once, and never ejected; the others take their time.
+    for (status, most) in [("429 Too Many Requests", 30), ("500 Internal Server Error", 60)] {
+        let refuses = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let fast = Upstream::scripted(move |_| refuses.clone().into_bytes());
+        let upstreams = [slow(5), fast, slow(5)];
+        let setup = Setup::new(&addresses(&upstreams)).upstream("outliers: never");
+        let proxy = Proxy::start(&setup.yaml());
+        let mut caller = Connection::open(proxy.address("outbound"));
+        for _ in 0..300 {
+            caller.request("GET", "/", &[], b"");
+            caller.reply();
+        }
+        let counts = counts(&upstreams);
+        // A fair share would be a hundred, and by latency alone it would be nearly all.
+        assert!(counts[1] <= most, "{status}: {counts:?}");
+    }
+}
+
+#[test]
 fn least_request_avoids_the_endpoint_that_is_busy() {
     let (busy, idle) = (Gate::new("late"), Upstream::ok("ok"));
     let addresses = [busy.upstream.address, idle.address];
