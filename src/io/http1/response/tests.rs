@@ -20,8 +20,8 @@ fn the_head_and_the_size_say_how_a_body_is_framed() {
     let (unknown, exact) = (Some(SizeHint::new()), Some(SizeHint::with_exact(5)));
     for (fields, body, expected, encoding) in [
         ("", None, "content-length: 0\r\n", Encoding::Length(0)),
-        ("", exact.clone(), "content-length: 5\r\n", Encoding::Length(5)),
-        ("content-length: 7", unknown.clone(), "content-length: 7\r\n", Encoding::Length(7)),
+        ("", exact, "content-length: 5\r\n", Encoding::Length(5)),
+        ("content-length: 7", unknown, "content-length: 7\r\n", Encoding::Length(7)),
         ("content-length: 7", None, "content-length: 7\r\n", Encoding::Length(7)),
         ("transfer-encoding: gzip", None, "content-length: 0\r\n", Encoding::Length(0)),
         ("", unknown, "transfer-encoding: chunked\r\n", Encoding::Chunked(Trailers::Any)),
@@ -37,7 +37,7 @@ fn the_head_and_the_size_say_how_a_body_is_framed() {
 fn some_answers_have_no_body_whatever_they_say() {
     let size = Some(SizeHint::with_exact(5));
     for status in [204, 304] {
-        let (text, written) = write(ASKED, status, "content-length: 5", size.clone());
+        let (text, written) = write(ASKED, status, "content-length: 5", size);
         assert!(text.ends_with("\r\n\r\n") && !text.contains("length"), "{text}");
         assert!(!written.body && written.encoding == Encoding::Length(0));
     }
