@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use consul::{Agent, Fake, instance, instances};
-use local::{ask, endpoints, errors, until, upstream, yaml};
+use local::{ask, endpoints, errors, silent, until, upstream, yaml};
 use support::{Proxy, Upstream};
 use tls::Authority;
 use traffic::free_port;
@@ -40,10 +40,7 @@ fn a_change_is_followed_without_waiting_and_nothing_is_asked_twice() {
     agent.until_blocked();
     let asked = agent.asked();
     agent.set(&instances(&[two.address]));
-    let changed = Instant::now();
     until("the change", || ask(&proxy) == "two");
-    // Generous: half a second is what is promised on a machine that does nothing else.
-    assert!(changed.elapsed() < Duration::from_secs(5), "{:?}", changed.elapsed());
     agent.until_blocked();
     let targets = agent.asked();
     assert_eq!(targets.len(), asked.len() + 1, "one question for one change: {targets:?}");
@@ -53,6 +50,23 @@ fn a_change_is_followed_without_waiting_and_nothing_is_asked_twice() {
     assert!(last.contains(&format!("index={index}").as_str()), "{last:?}");
     assert!(last.contains(&"wait=60s"), "{last:?}");
     assert_eq!(agent.connections(), 1, "all on one connection");
+}
+
+#[test]
+fn a_change_reaches_picks_within_half_a_second() {
+    let both = [Upstream::ok("one"), Upstream::ok("two")];
+    let agent = Fake::start();
+    agent.set(&instances(&[both[0].address]));
+    let proxy = Proxy::start(&yaml(&format!("\"consul://{}/articles\"", agent.address)));
+    until("the first answer", || ask(&proxy) == "one");
+    // Four questions may follow at once. The best of them: a machine that is busy for a moment does not make a slow client.
+    let times = (1..=3).map(|round| {
+        agent.until_blocked();
+        agent.set(&instances(&[both[round % 2].address]));
+        until("the change", || ask(&proxy) == ["one", "two"][round % 2])
+    });
+    let best = times.min().unwrap();
+    assert!(best < Duration::from_millis(500), "{best:?}");
 }
 
 #[test]
@@ -149,6 +163,23 @@ fn an_agent_that_is_down_keeps_the_set_and_is_found_again() {
     agent.restart(3);
     agent.set(&instances(&[two.address]));
     until("the restarted agent", || ask(&proxy) == "two");
+}
+
+#[test]
+fn an_agent_that_hangs_fails_no_request() {
+    let one = Upstream::ok("one");
+    let agent = Fake::start();
+    agent.set(&instances(&[one.address]));
+    let proxy = Proxy::start(&yaml(&format!("\"consul://{}/articles\"", agent.address)));
+    until("the first answer", || ask(&proxy) == "one");
+    agent.until_blocked();
+    agent.stop();
+    silent(agent.address);
+    until("no answer in time", || {
+        assert_eq!(ask(&proxy), "one");
+        errors(&proxy, "timeout") >= 1.0
+    });
+    assert_eq!(upstream(&proxy)["discovery"]["state"], "stale");
 }
 
 #[test]

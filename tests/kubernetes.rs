@@ -13,11 +13,9 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio::time::Instant;
-
 use kubernetes::{Api, Fault, SERVICE_ACCOUNT, replace, slice, slice_with, stranger};
-use local::{ask, endpoints, errors, one_port, until, upstream, yaml};
+use local::{ask, endpoints, errors, one_port, silent, until, upstream, yaml};
+use serde_json::{Value, json};
 use support::Proxy;
 
 fn of(api: &Api) -> String {
@@ -55,19 +53,18 @@ fn slices_are_merged_and_their_changes_followed() {
     assert!(api.lists()[0].contains(selector), "{:?}", api.lists());
 
     api.until_watched();
-    let mut slowest = Duration::ZERO;
+    let mut took = Vec::new();
     for _ in 0..5 {
         api.put("articles-b", slice(&at[1..]));
-        let changed = Instant::now();
-        until("the second slice", || endpoints(&proxy) == 2);
-        slowest = slowest.max(changed.elapsed());
+        took.push(until("the second slice", || endpoints(&proxy) == 2));
         assert_eq!(both(&proxy), ["one", "two"]);
         api.delete("articles-b");
         until("it is gone", || endpoints(&proxy) == 1);
     }
-    println!("a change reached picks in {slowest:?} at most");
-    // Generous: half a second is what is promised on a machine that does nothing else.
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    took.sort();
+    println!("changes reached picks in {took:?}");
+    // The better half of them: a machine that is busy for a moment does not make a slow client.
+    assert!(took[2] < Duration::from_millis(500), "{took:?}");
 
     // The other slice takes the endpoint over: for a moment both have it.
     api.put("articles-b", slice(&at));
@@ -239,6 +236,23 @@ fn an_api_server_that_is_down_or_breaks_off_is_found_again() {
     api.put("articles-a", slice(&at[..1]));
     api.restart();
     until("the restarted server", || ask(&proxy) == "one");
+}
+
+#[test]
+fn an_api_server_that_hangs_fails_no_request() {
+    let at = one_port(["one", "two"]);
+    let api = Api::start();
+    api.put("articles-a", slice(&at[..1]));
+    let proxy = Proxy::start(&of(&api));
+    until("the first answer", || ask(&proxy) == "one");
+    api.until_watched();
+    api.stop();
+    silent(api.address);
+    until("no answer in time", || {
+        assert_eq!(ask(&proxy), "one");
+        errors(&proxy, "timeout") >= 1.0
+    });
+    assert_eq!(upstream(&proxy)["discovery"]["state"], "stale");
 }
 
 #[test]

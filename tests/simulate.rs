@@ -312,6 +312,157 @@ events: [{ at: 10s, for: 20s, endpoints: 1, fault: refuse }]
 }
 
 #[test]
+fn a_rate_limit_admits_its_rate_and_refuses_the_rest_at_once() {
+    let yaml = "
+duration: 60s
+grace: 5s
+clients: { sidecars: 2, workers: 2, rate: 100/s }
+servers: { endpoints: 2, service_time: 10ms }
+";
+    let play_with = |limit: &str| play(yaml, &policies(&format!(", rate_limit: {limit}"), ""));
+    let run = play_with("{ rate: 20/s, burst: 20 }");
+    // Two sidecars of 20 per second each. The first 5 s are not counted.
+    let good = (run.before.requests - run.before.failed) as f64;
+    assert!((good / 55.0 - 40.0).abs() < 1.0, "{good}");
+    assert_eq!(run.before.failures["rate_limited"], run.before.failed);
+    assert!(run.before.amplification.unwrap() < 0.5, "what is refused is not sent");
+    // 10 000 callers of one request in 100 s each.
+    let run = play_with("{ rate: 1/s, by: source }");
+    let share = run.before.success_percent.unwrap();
+    assert!(share > 95.0, "{share}");
+}
+
+#[test]
+fn zone_aware_sidecars_stay_in_their_zone_until_it_fails() {
+    let yaml = "
+duration: 60s
+grace: 5s
+clients: { sidecars: 1, rate: 100/s }
+servers: { endpoints: 4, zones: 2, service_time: 10ms }
+events: [{ at: 20s, for: 20s, endpoints: 2, fault: refuse }]
+";
+    let shares = |run: &Run| {
+        [&run.before, &run.during].map(|phase| phase.endpoints_percent.iter().take(2).sum::<f64>())
+    };
+    // The one sidecar stands in the first zone, which is the first half of the endpoints.
+    let aware = play(yaml, &policies("", ", balance: { policy: peak_ewma, zone_aware: true }"));
+    let [before, during] = shares(&aware);
+    assert!(before > 99.9 && during < 25.0, "{before} {during}");
+    assert!(aware.during.success_percent.unwrap() > 99.0);
+    let [before, _] = shares(&play(yaml, &policies("", "")));
+    assert!((40.0..60.0).contains(&before), "{before}");
+    // Two sidecars, one in each: both halves are used alike.
+    let two = play(
+        &yaml.replace("sidecars: 1", "sidecars: 2"),
+        &policies("", ", balance: { policy: peak_ewma, zone_aware: true }"),
+    );
+    let [before, _] = shares(&two);
+    assert!((40.0..60.0).contains(&before), "{before}");
+}
+
+#[test]
+fn spare_endpoints_are_asked_for_what_the_others_cannot_take() {
+    let run = play(
+        "
+duration: 60s
+grace: 5s
+clients: { sidecars: 2, rate: 100/s }
+servers: { endpoints: 4, spare: 2, service_time: 10ms }
+events: [{ at: 20s, for: 20s, endpoints: 2, fault: refuse }]
+",
+        &policies("", ", health: { tcp: true, interval: 1s }"),
+    );
+    let spare = |phase: &Phase| phase.endpoints_percent.iter().skip(2).sum::<f64>();
+    assert!(spare(&run.before) < 0.1, "{:?}", run.before.endpoints_percent);
+    assert!(spare(&run.during) > 80.0, "{:?}", run.during.endpoints_percent);
+}
+
+/// One of three endpoints answers in 1 s, the others in 10 ms.
+const IN_TURNS: &str = "
+duration: 80s
+grace: 5s
+clients: { sidecars: 1, rate: 50/s }
+servers: { endpoints: 3, service_time: 10ms, slots: 100 }
+events: [{ at: 10s, for: 60s, endpoints: 1, fault: { slow: 100x } }]
+";
+
+const RICH: &str = "limits: { retry_budget: { ratio: 100%, floor: 1000/s } }";
+
+#[test]
+fn a_hedge_turns_one_slow_endpoint_in_three_into_its_delay() {
+    let with = |route: &str, upstream: &str| {
+        let upstream = format!(", balance: round_robin, {upstream}");
+        play(IN_TURNS, &policies(route, &upstream)).during
+    };
+    let without = with("", RICH);
+    assert!(without.p99_ms.unwrap() > 950.0 && without.amplification.unwrap() < 1.01);
+    let hedged = with(", hedge: { after: 50ms }", RICH);
+    assert!(hedged.p99_ms.unwrap() < 70.0, "{:?}", hedged.p99_ms);
+    // A third, and some: a hedge takes a turn as well.
+    let amplification = hedged.amplification.unwrap();
+    assert!((1.3..1.4).contains(&amplification), "{amplification}");
+    // A fifth of 50/s and the floor, 3/s, are 13 hedges per second; 17 are wanted.
+    let budgeted = with(", hedge: { after: 50ms }", "slow_start: never");
+    let extra = (budgeted.amplification.unwrap() - 1.0) * 50.0;
+    assert!((12.0..14.0).contains(&extra), "{extra} per second");
+}
+
+/// The figures of `docs/policies/hedge.md`.
+fn hedged_results() -> String {
+    let file = |name: &str| {
+        std::fs::read_to_string(root().join(format!("config/scenarios/{name}.yaml"))).unwrap()
+    };
+    let mut out = String::from(
+        "| Scenario | `balance` | Without | p95 | after 50 ms |\n| --- | --- | --- | --- | --- |\n",
+    );
+    let scenarios = [
+        ("one in three slow, in turns, a budget of 100 %", IN_TURNS.to_owned(), "round_robin"),
+        ("[`stragglers`](../../config/scenarios/stragglers.yaml)", file("stragglers"), "peak_ewma"),
+        ("[`one-slow`](../../config/scenarios/one-slow.yaml)", file("one-slow"), "peak_ewma"),
+        ("[`brown-out`](../../config/scenarios/brown-out.yaml)", file("brown-out"), "peak_ewma"),
+    ];
+    for (name, yaml, balance) in scenarios {
+        write!(out, "| {name} | `{balance}` |").unwrap();
+        for hedge in ["", ", hedge: p95", ", hedge: { after: 50ms }"] {
+            let budget = if yaml == IN_TURNS { format!(", {RICH}") } else { String::new() };
+            let upstream = format!(", balance: {balance}{budget}");
+            let run = play(&yaml, &policies(hedge, &upstream)).during;
+            let (success, p99) = (run.success_percent.unwrap(), run.p99_ms.unwrap());
+            let attempts = run.amplification.unwrap();
+            write!(out, " {success:.0} %, {p99:.0} ms, {attempts:.2} |").unwrap();
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[test]
+fn what_is_not_played_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("much.yaml");
+    let yaml = "listeners: { outbound: { bind: 127.0.0.1:1, routes: [{ name: all, to: app, fault: { abort: { share: 1% } }, mirror: { shadow: 5% } }] } }
+upstreams:
+  app: { endpoints: [{ address: 127.0.0.1:2, labels: { version: two } }], subset: { version: two }, limits: { connections: 10 } }
+  shadow: { endpoints: [127.0.0.1:3] }
+";
+    std::fs::write(&file, yaml).unwrap();
+    let scenario = "config/scenarios/flapping.yaml";
+    let output = outrigger(&["simulate", "-c", file.to_str().unwrap(), scenario]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    for what in [
+        "much: `fault` of route all is not played: a scenario has",
+        "much: `mirror` of route all is not played: no caller waits",
+        "much: `subset` of upstream app is not played: all endpoints",
+        "much: `limits.connections` of upstream app is not played: each request",
+    ] {
+        assert!(said.contains(what), "{what}\n{said}");
+    }
+    let output = outrigger(&["simulate", scenario]);
+    assert_eq!(text(&output.stderr), "", "nothing is left out of the defaults");
+}
+
+#[test]
 fn overload_at_three_times_the_capacity_leaves_the_capacity_and_refuses_at_once() {
     // 16 slots ÷ 20 ms = 800/s. The sidecar beside the service lets in as many as it works on, and two more.
     let config = policies("", ", limits: { in_flight: 18, pending: 4, queue: 5ms }");
@@ -499,26 +650,37 @@ fn picture() -> String {
     plot(&scenario, 1, &runs)
 }
 
+/// Holds what a page has between its marks against `found`, or writes it there.
+fn compare(page: &str, found: &str) {
+    let path = root().join(page);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("<!-- results -->\n", "<!-- end of results -->");
+    let (before, rest) = text.split_once(begin).unwrap();
+    let (written, after) = rest.split_once(end).unwrap();
+    if std::env::var_os("OUTRIGGER_WRITE").is_some() {
+        std::fs::write(path, format!("{before}{begin}{found}{end}{after}")).unwrap();
+        return;
+    }
+    assert!(
+        written == found,
+        "{page} is out of date; write it anew with OUTRIGGER_WRITE=1 cargo test --test simulate the_page\n{found}"
+    );
+}
+
+#[test]
+fn the_page_of_hedging_has_the_results_of_a_fresh_run() {
+    compare("docs/policies/hedge.md", &hedged_results());
+}
+
 /// To write the figures of a fresh run into the page: `OUTRIGGER_WRITE=1 cargo test --test simulate the_page`.
 #[test]
 fn the_page_has_the_results_of_a_fresh_run() {
-    let path = root().join("docs/SIMULATE.md");
-    let page = std::fs::read_to_string(&path).unwrap();
-    let (begin, end) = ("<!-- results -->\n", "<!-- end of results -->");
-    let (before, rest) = page.split_once(begin).unwrap();
-    let (written, after) = rest.split_once(end).unwrap();
-    let found = results();
     let picture_path = root().join("docs/brown-out.svg");
     if std::env::var_os("OUTRIGGER_WRITE").is_some() {
-        std::fs::write(path, format!("{before}{begin}{found}{end}{after}")).unwrap();
-        std::fs::write(picture_path, picture()).unwrap();
-        return;
+        std::fs::write(&picture_path, picture()).unwrap();
     }
     assert!(std::fs::read_to_string(picture_path).unwrap() == picture(), "docs/brown-out.svg");
-    assert!(
-        written == found,
-        "docs/SIMULATE.md is out of date; write it anew with OUTRIGGER_WRITE=1 cargo test --test simulate the_page\n{found}"
-    );
+    compare("docs/SIMULATE.md", &results());
 }
 
 #[test]

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::cluster::v3::{Cluster, cluster::LbPolicy};
 use envoy_types::pb::envoy::config::core::v3::HealthStatus;
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::google::protobuf::{Any, Struct, UInt32Value, Value, value::Kind};
@@ -163,6 +164,23 @@ fn a_control_plane_that_dies_fails_no_request_and_is_asked_again() {
 }
 
 #[test]
+fn a_control_plane_that_hangs_fails_no_request() {
+    let (mut plane, one) = (ControlPlane::start(), Upstream::ok("one"));
+    plane.set("articles", &[one.address]);
+    let proxy = Proxy::start(&articles(&plane));
+    until_answered(&proxy, "one");
+    let failed = failures_while(&proxy, || {
+        plane.stop();
+        local::silent(plane.address);
+        proxy.wait_metrics("no answer in time", |metrics| {
+            metrics.sum("outrigger_discovery_errors_total", &[("reason", "timeout")]) >= 1.0
+        });
+        assert_eq!(shown(&proxy)["discovery"]["state"], "stale");
+    });
+    assert_eq!(failed, 0);
+}
+
+#[test]
 fn garbage_is_refused_with_a_reason_and_fails_no_request() {
     let plane = ControlPlane::start();
     let (one, two) = (Upstream::ok("one"), Upstream::ok("two"));
@@ -189,7 +207,7 @@ fn garbage_is_refused_with_a_reason_and_fails_no_request() {
         });
         assert_eq!(shown(&proxy)["discovery"]["state"], "stale");
         // An answer that is too long ends the stream; the next one comes by itself.
-        plane.tell_raw("articles", Any { type_url: ads::EDS.to_owned(), value: vec![0; 17 << 20] });
+        plane.tell_raw("articles", Any { type_url: ads::EDS.to_owned(), value: vec![0; 33 << 20] });
         proxy.wait_metrics("an answer too long", |metrics| {
             let reason = [("reason", "malformed")];
             metrics.sum("outrigger_discovery_errors_total", &reason) >= 3.0
@@ -306,6 +324,93 @@ fn a_server_that_is_no_control_plane_is_told_of() {
     proxy.wait_metrics("what it said", |metrics| {
         metrics.sum("outrigger_discovery_errors_total", &[("reason", "malformed")]) >= 1.0
     });
+}
+
+#[test]
+fn what_a_cluster_says_of_balancing_holds_where_the_file_says_nothing() {
+    let plane = ControlPlane::start();
+    let upstreams = ["one", "two", "three"].map(Upstream::ok);
+    for name in ["articles", "orders"] {
+        plane.set(name, &upstreams.each_ref().map(|upstream| upstream.address));
+    }
+    let file = yaml(&format!(
+        "  articles: {{ discover: \"xds://{address}/articles\" }}\n  orders: {{ discover: \"xds://{address}/orders\", balance: random }}\n",
+        address = plane.address
+    ))
+    .replace("{ to: articles }", "{ to: articles, hash: \"header:x-user\" }");
+    let proxy = Proxy::start(&file);
+    let policies = || {
+        let reply = get(proxy.address("admin"), "/upstreams");
+        let all: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        let of = |index: usize| {
+            let balance = &all[index]["balance"];
+            format!(
+                "{} by {}",
+                balance["policy"].as_str().unwrap(),
+                balance["by"].as_str().unwrap()
+            )
+        };
+        [of(0), of(1)]
+    };
+    let user = |name: &str| {
+        let mut caller = Connection::open(proxy.address("outbound"));
+        caller.request("GET", "/", &[("x-user", name)], b"");
+        let reply = caller.reply();
+        assert_eq!(reply.status, 200);
+        reply.text()
+    };
+    proxy.wait_metrics("endpoints", |metrics| {
+        metrics.sum("outrigger_upstream_endpoints", &[("state", "ready")]) > 5.5
+    });
+    let own = "random by configuration".to_owned();
+    assert_eq!(policies(), ["peak_ewma by configuration".to_owned(), own.clone()]);
+    // Only of those that do not say it themselves.
+    let asked = plane.wait("clusters", |request| {
+        (request.type_url == ads::CDS).then(|| request.resource_names.clone())
+    });
+    assert_eq!(asked, ["articles"]);
+
+    let tell = |lb_policy: LbPolicy| {
+        for name in ["articles", "orders"] {
+            let (name, lb_policy) = (name.to_owned(), lb_policy.into());
+            plane.tell_cluster(Cluster { name, lb_policy, ..Cluster::default() });
+        }
+    };
+    let until = |first: &str| local::until(first, || policies() == [first.to_owned(), own.clone()]);
+    tell(LbPolicy::Maglev);
+    until("maglev by control plane");
+    let home = user("anna");
+    assert!((0..20).all(|_| user("anna") == home), "a key has one home");
+    let homes: BTreeSet<String> = (0..30).map(|number| user(&number.to_string())).collect();
+    assert_eq!(homes.len(), 3);
+
+    // One that we do not have is refused, and what was in force stays.
+    tell(LbPolicy::ClusterProvided);
+    let why = plane.wait("refusal", |request| {
+        let detail = request.error_detail.as_ref().filter(|_| request.type_url == ads::CDS)?;
+        Some(detail.message.clone())
+    });
+    assert_eq!(why, "articles: lb_policy: CLUSTER_PROVIDED is not supported");
+    proxy.wait_metrics("a refusal", |metrics| {
+        metrics.sum("outrigger_discovery_errors_total", &[("reason", "malformed")]) >= 1.0
+    });
+    assert_eq!(policies()[0], "maglev by control plane");
+    assert_eq!(shown(&proxy)["discovery"]["state"], "fresh", "the endpoints are as they were");
+    assert_eq!(user("anna"), home);
+
+    // The default says nothing.
+    tell(LbPolicy::RoundRobin);
+    until("peak_ewma by configuration");
+    tell(LbPolicy::LeastRequest);
+    until("least_request by control plane");
+    // A file that says it wins, and is not told again.
+    let said = file.replace("/articles\" }", "/articles\", balance: peak_ewma }");
+    assert_eq!(proxy.reload(&said).status, 200);
+    until("peak_ewma by configuration");
+    // Who does not say it any more is told what is known.
+    assert_eq!(proxy.reload(&file).status, 200);
+    until("least_request by control plane");
+    assert_eq!(plane.streams(), 1);
 }
 
 /// A port of its own on which TLS is spoken, and what is inside goes to the control plane. Only callers of the same authority are let in.

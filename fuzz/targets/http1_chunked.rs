@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    outrigger::net::http1::hostile::chunked(bytes);
+    outrigger::io::http1::hostile::chunked(bytes);
 });

@@ -1,4 +1,4 @@
-//! A request's method, target and fields, after hyper.
+//! A request's method, target and fields, once it was read.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::balance::endpoint_set::EndpointSet;
-use crate::balance::{Balancer, PartView};
+use crate::balance::{Balancer, PartView, Policy};
 use crate::config::Balance;
 use crate::control::Managed;
 use crate::upstream::{Subset, Upstream};
@@ -37,8 +37,19 @@ pub(super) fn add(shown: &mut Value, balancer: &Balancer, endpoint: &Endpoint, n
 pub(super) fn balance(managed: &Managed) -> Value {
     let balance = &managed.config.balance;
     let zone = managed.upstream.balancer.zone();
-    let bound = (balance.policy == Balance::RingHash).then_some(balance.max_load).flatten();
-    json!({ "policy": balance.policy.word(), "zone": zone, "max_load_percent": bound })
+    let policy = managed.upstream.balancer.policy();
+    let (word, bound) = match policy {
+        Policy::PeakEwma => (Balance::PeakEwma, None),
+        Policy::LeastRequest => (Balance::LeastRequest, None),
+        Policy::RoundRobin => (Balance::RoundRobin, None),
+        Policy::Random => (Balance::Random, None),
+        Policy::RingHash(bound) => (Balance::RingHash, bound),
+        Policy::Maglev => (Balance::Maglev, None),
+    };
+    let advice = managed.status.as_ref().and_then(|status| status.advised());
+    let said = balance.advised && advice.is_some_and(|advice| advice.is_said());
+    let by = if said { "control plane" } else { "configuration" };
+    json!({ "policy": word.word(), "by": by, "zone": zone, "max_load_percent": bound })
 }
 
 /// Which of the endpoints that are known are used; null: all.

@@ -30,6 +30,9 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
     };
     let mut runs: Vec<(String, Run)> = Vec::new();
     for (name, config) in configs {
+        for what in simulate::left_out(&config, args.route.as_deref()).unwrap_or_default() {
+            output::stderr(&format!("outrigger: {name}: {what}\n"));
+        }
         match simulate::run(&scenario, &config, args.route.as_deref(), args.seed) {
             Ok(run) => runs.push((name, run)),
             Err(error) => return failed(&format!("{name}: {error}")),

@@ -71,12 +71,39 @@ impl Policy {
     fn is_bounded(self) -> bool {
         matches!(self, Self::RingHash(Some(_)))
     }
+
+    /// In one word: which it is in the low byte, the bound above it.
+    const fn packed(self) -> u32 {
+        match self {
+            Self::PeakEwma => 0,
+            Self::LeastRequest => 1,
+            Self::RoundRobin => 2,
+            Self::Random => 3,
+            Self::Maglev => 4,
+            Self::RingHash(None) => 5,
+            Self::RingHash(Some(percent)) => 6 | percent << 8,
+        }
+    }
+
+    #[inline]
+    const fn unpacked(word: u32) -> Self {
+        match word & 0xff {
+            1 => Self::LeastRequest,
+            2 => Self::RoundRobin,
+            3 => Self::Random,
+            4 => Self::Maglev,
+            5 => Self::RingHash(None),
+            6 => Self::RingHash(Some(word >> 8)),
+            _ => Self::PeakEwma,
+        }
+    }
 }
 
 /// Chooses endpoints of one upstream; shared by all workers.
 #[derive(Debug)]
 pub struct Balancer {
-    policy: Policy,
+    /// [`Policy::packed`]. A control plane may change it.
+    policy: AtomicU32,
     /// Whose turn it is, for round robin: in each part of a set, the last for all beyond.
     turns: [AtomicU64; 8],
     /// The share of endpoints not unhealthy below which there is panic, `0.0..=1.0`; 0: never.
@@ -109,7 +136,7 @@ impl Balancer {
     /// begin with the same endpoint.
     pub fn starting_at(policy: Policy, sequence: u64) -> Self {
         Self {
-            policy,
+            policy: AtomicU32::new(policy.packed()),
             turns: std::array::from_fn(|_| AtomicU64::new(sequence)),
             panic_below: PANIC_BELOW,
             slow_start: None,
@@ -147,10 +174,11 @@ impl Balancer {
     /// ten milliseconds, so that it is done where a set is published, never where it is picked from.
     #[must_use]
     pub fn prepare(&self, set: EndpointSet) -> EndpointSet {
-        if self.policy.is_bounded() {
+        let policy = self.policy();
+        if policy.is_bounded() {
             set.members().iter().for_each(|member| member.endpoint.count_in(&self.in_flight));
         }
-        set.prepared(self.zone(), |members| match self.policy {
+        set.prepared(self.zone(), |members| match policy {
             _ if members.len() < 2 => None,
             Policy::RingHash(_) => Some(Places::Ring(ring_hash::Ring::build(members))),
             Policy::Maglev => Some(Places::Table(maglev::Table::build(members))),
@@ -159,8 +187,15 @@ impl Balancer {
     }
 
     /// Its policy.
+    #[inline]
     pub fn policy(&self) -> Policy {
-        self.policy
+        Policy::unpacked(self.policy.load(Ordering::Relaxed))
+    }
+
+    /// Chooses by another policy from here on. Where that hashes, by its ring or table from the next set that is prepared on, and
+    /// at random until then.
+    pub fn adopt(&self, policy: Policy) {
+        self.policy.store(policy.packed(), Ordering::Relaxed);
     }
 
     /// True while so many endpoints are unhealthy that those are used as well.
@@ -197,7 +232,7 @@ impl Balancer {
         now: Instant,
         rng: &mut Rng,
     ) -> Option<Picked> {
-        let key = key.filter(|_| self.policy.hashes());
+        let key = key.filter(|_| self.policy().hashes());
         let none = Tried::new();
         let first = tried.is_empty();
         let mut candidates =
@@ -264,7 +299,7 @@ impl Balancer {
         turns: &AtomicU64,
         rng: &mut Rng,
     ) -> Option<usize> {
-        match self.policy {
+        match self.policy() {
             _ if candidates.set.is_empty() => None,
             _ if candidates.set.len() == 1 => (candidates.share(0) > 0).then_some(0),
             Policy::PeakEwma => peak_ewma::pick(candidates, rng),
@@ -280,7 +315,9 @@ impl Balancer {
         match (candidates.key, candidates.set.places()) {
             (Some(key), Some(Places::Table(table))) => maglev::pick(candidates, table, key),
             (Some(key), Some(Places::Ring(ring))) => {
-                let Policy::RingHash(max_load) = self.policy else { return None };
+                let Policy::RingHash(max_load) = self.policy() else {
+                    return random::pick(candidates, rng);
+                };
                 let in_flight = self.in_flight.load(Ordering::Relaxed);
                 let bound = max_load
                     .map(|most| ring_hash::Bound { max_load: f64::from(most) / 100.0, in_flight });

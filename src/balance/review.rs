@@ -42,7 +42,7 @@ impl Balancer {
         self.uses_unproven.store(uses_unproven, Ordering::Relaxed);
         counts.panic = match set.parts() {
             [] => {
-                if self.policy.is_bounded() {
+                if self.policy().is_bounded() {
                     set.set_available_weight(self.tier(set, now).available);
                 }
                 too_few(set.len() - unhealthy, set.len())

@@ -48,7 +48,7 @@ impl Rng {
             let at = self.below(text.len().max(1));
             match (self.below(4), text.is_empty()) {
                 (_, true) | (0, _) => {
-                    text.insert(at.min(text.len()), likely[self.below(likely.len())])
+                    text.insert(at.min(text.len()), likely[self.below(likely.len())]);
                 }
                 (1, _) => text[at] = likely[self.below(likely.len())],
                 (2, _) => text[at] = self.bits().to_le_bytes()[0],

@@ -18,6 +18,8 @@ pub struct Balancing {
     /// `max_load:` of `ring_hash`: requests in flight at an endpoint, in percent of the mean, 100..=1 000. Default 125;
     /// `None`: unlimited.
     pub max_load: Option<u32>,
+    /// Nothing of this is written, and the endpoints come from a control plane: what its cluster says of the policy holds.
+    pub advised: bool,
 }
 
 impl Default for Balancing {
@@ -28,6 +30,7 @@ impl Default for Balancing {
             zone_aware: false,
             zone: String::new(),
             max_load: Some(MAX_LOAD),
+            advised: false,
         }
     }
 }

@@ -110,7 +110,7 @@ sections! {
     SCENARIOS:
     SCENARIO = "a scenario" ["about" "duration" "grace" "clients" "servers" "hops" "headers" "events"] later [];
     SCENARIO_CLIENTS = "`clients`" ["sidecars" "workers" "rate"] later [];
-    SCENARIO_SERVERS = "`servers`" ["endpoints" "service_time" "slots" "queue" "rtt"] later [];
+    SCENARIO_SERVERS = "`servers`" ["endpoints" "service_time" "slots" "queue" "rtt" "zones" "spare"] later [];
     SCENARIO_TIME = "`service_time`" ["median" "p99"] later [];
     SCENARIO_EVENT = "an event" ["at" "for" "hop" "endpoints" "fault" "restart" "load"] later [];
     SCENARIO_FAULT = "`fault`" ["reset" "errors" "slow" "capacity" "flap"] later [];

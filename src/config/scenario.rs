@@ -56,6 +56,11 @@ pub struct Servers {
     pub queue: u32,
     /// There and back, without work. Default 1 ms.
     pub rtt: Duration,
+    /// Zones that the endpoints stand in, in equal parts from the first, and who asks them, in turn; they are called `1`, `2`,
+    /// and so on. 1 to 20. Default 1.
+    pub zones: u32,
+    /// How many of the endpoints, the last ones, have priority 1: they are asked for what the others cannot take. Default 0.
+    pub spare: u32,
 }
 
 /// A log-normal distribution; both equal: a constant.

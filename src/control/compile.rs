@@ -27,7 +27,7 @@ use crate::tls::ServerTls;
 use super::resolve::Plan;
 use super::{ApplyError, certificates, jwks};
 
-pub(super) use balance::knows_zones;
+pub(super) use balance::{advised, knows_zones, policy};
 pub(super) use gate::features;
 pub(super) use health::health;
 pub use health::settings as health_settings;

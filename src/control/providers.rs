@@ -69,7 +69,8 @@ impl Shared {
             #[cfg(feature = "xds")]
             Discover::Xds(xds) => {
                 let resolver = self.resolver(&config.dns).map_err(failed)?;
-                let made = self.planes.provider(xds, &upstream.discover, config, resolver);
+                let with = (config, upstream.balance.advised);
+                let made = self.planes.provider(xds, &upstream.discover, with, resolver);
                 Some(made.map_err(failed)?)
             }
             // The reader refuses it.
@@ -153,6 +154,7 @@ pub(super) fn same_policy(a: &config::Upstream, b: &config::Upstream) -> bool {
     let without_source = |upstream: &config::Upstream| config::Upstream {
         discover: Discover::Endpoints(Vec::new()),
         health: None,
+        balance: config::Balancing { advised: false, ..upstream.balance.clone() },
         ..upstream.clone()
     };
     let original = |upstream: &config::Upstream| upstream.discover == Discover::Original;

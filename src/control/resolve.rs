@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::balance::Policy;
 use crate::balance::endpoint::{Endpoint, Health};
 use crate::balance::endpoint_set::EndpointSet;
 use crate::base::rng::Rng;
@@ -232,6 +233,9 @@ impl Upstreams {
         let Wanted { config, provider, surroundings } = wanted;
         let reported = RefCell::default();
         let health = self.start_checks(&config, &upstream);
+        if !config.balance.advised {
+            upstream.balancer.adopt(compile::policy(&config.balance));
+        }
         match &config.discover {
             Discover::Endpoints(specs) => publish(&upstream, specs, health.as_deref()),
             // Nothing to wait for.
@@ -244,7 +248,8 @@ impl Upstreams {
         };
         let subscription = discovery::spawn(provider, Rng::from_entropy());
         let status = Some(Arc::clone(&subscription.status));
-        let follow = follow(subscription, Arc::clone(&upstream), health.clone(), self.changes());
+        let of = (Arc::clone(&upstream), compile::policy(&config.balance));
+        let follow = follow(subscription, of, health.clone(), self.changes());
         let follow = Some(tokio::task::spawn_local(follow).abort_handle());
         Managed { config, upstream, status, health, surroundings, follow, reported }
     }
@@ -371,12 +376,15 @@ fn publish(
 /// Publishes what discovery finds, until it is dropped.
 async fn follow(
     mut subscription: Subscription,
-    upstream: Arc<Upstream>,
+    (upstream, own): (Arc<Upstream>, Policy),
     health: Option<Rc<UpstreamHealth>>,
     changes: Rc<Notify>,
 ) {
     loop {
         let found = subscription.updates.borrow_and_update().clone();
+        if let Some(advice) = subscription.status.advised() {
+            upstream.balancer.adopt(compile::advised(advice).unwrap_or(own));
+        }
         if found.answered {
             publish(&upstream, &found.endpoints, health.as_deref());
             changes.notify_one();

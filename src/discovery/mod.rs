@@ -55,6 +55,33 @@ impl Discovered {
     }
 }
 
+/// How a source of endpoints would have them balanced, where the configuration does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdvisedBalance {
+    /// It leaves that to us.
+    Unsaid,
+    /// The better of two by requests in flight.
+    LeastRequest,
+    /// In turns.
+    RoundRobin,
+    /// At random.
+    Random,
+    /// By the request's key, on a ring.
+    RingHash {
+        /// Percent of the mean load, 100..=1 000; `None`: unbounded.
+        max_load: Option<u32>,
+    },
+    /// By the request's key, from a table.
+    Maglev,
+}
+
+impl AdvisedBalance {
+    /// False where it is left to us.
+    pub fn is_said(self) -> bool {
+        self != Self::Unsaid
+    }
+}
+
 /// Every kind of provider, one file each.
 #[derive(Debug)]
 pub enum Provider {

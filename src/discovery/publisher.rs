@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::last_good::Verdict;
-use super::{Discovered, ProviderStatus, Standing};
+use super::last_good::{Trouble, Verdict};
+use super::{AdvisedBalance, Discovered, ProviderStatus, Standing};
 
 /// The sending side of a subscription.
 #[derive(Debug)]
@@ -52,6 +52,19 @@ impl Publisher {
                 answered: true,
             });
         }
+    }
+
+    /// Says how the endpoints are to be balanced. Who follows the sets looks again.
+    pub(super) fn advise(&self, advice: AdvisedBalance) {
+        if self.status.advise(advice) != Some(advice) {
+            info!(source = &*self.source, ?advice, "the source says how to balance");
+            self.sender.send_modify(|_| {});
+        }
+    }
+
+    /// Counts what is wrong beside the endpoints: the set stands as it did.
+    pub(super) fn count(&self, trouble: Trouble, now: Instant) {
+        self.status.record_error(trouble.kind, trouble.text, now);
     }
 
     fn log(&self, standing: Standing, error: Option<&str>) {

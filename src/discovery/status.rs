@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::AdvisedBalance;
+
 /// How far a provider's set can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -109,6 +111,7 @@ pub struct ProviderStatus {
     /// An index into `Standing::ALL`.
     standing: AtomicU8,
     last_error: Mutex<Option<LastError>>,
+    advised: Mutex<Option<AdvisedBalance>>,
 }
 
 impl ProviderStatus {
@@ -120,6 +123,7 @@ impl ProviderStatus {
             errors: Default::default(),
             standing: AtomicU8::new(Standing::Unasked as u8),
             last_error: Mutex::new(None),
+            advised: Mutex::new(None),
         }
     }
 
@@ -160,6 +164,16 @@ impl ProviderStatus {
     /// The last error, if there ever was one.
     pub fn last_error(&self) -> Option<LastError> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How the source would have its endpoints balanced; `None`: it has not been heard.
+    pub fn advised(&self) -> Option<AdvisedBalance> {
+        *self.advised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the advice before.
+    pub(super) fn advise(&self, advice: AdvisedBalance) -> Option<AdvisedBalance> {
+        self.advised.lock().unwrap_or_else(PoisonError::into_inner).replace(advice)
     }
 
     pub(super) fn record_success(&self, now: Instant) {

@@ -1,19 +1,21 @@
 //! Endpoints from a control plane: `ClusterLoadAssignment`s over an aggregated discovery stream (ADS, v3).
 //!
-//! All upstreams of one control plane share one [`Plane`], and with it one stream. `session` says what is asked and what a
-//! response changes, `endpoints` what an assignment means, `board` who waits for what; `stream` moves the bytes. A set
+//! All upstreams of one control plane share one [`Plane`], and with it one stream. `session` and `clusters` say what is asked and what
+//! a response changes, by way of `subscription`, `endpoints` what an assignment means, `board` who waits for what; `stream` moves the bytes. A set
 //! that was told stays in force until it is told otherwise, whatever becomes of the stream: a control plane that is gone
 //! costs no request.
 //!
-//! Not done: clusters (CDS). What they say of balancing and limits is written in the configuration file here, and the
-//! resource's name is that of the assignment. Not done either: incremental discovery (delta), which saves the control
-//! plane work and would save us none.
+//! Of clusters (CDS) only what they say of balancing is taken, where the configuration does not say it (`clusters`): all
+//! else is written in the configuration file here, and the resource's name is that of the assignment. Not done: incremental
+//! discovery (delta), which saves the control plane work and would save us none.
 
 mod board;
 mod calm;
+mod clusters;
 mod endpoints;
 mod session;
 mod stream;
+mod subscription;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,7 +29,7 @@ use super::dns::{Resolver, ResolverError};
 use super::publisher::Publisher;
 use super::server::{Server, ServerTls};
 use crate::base::rng::Rng;
-use board::Board;
+use board::{Board, Wanted};
 
 /// A control plane, and who we are to it. Equal ones share a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,9 +92,9 @@ impl Plane {
         &self.shared.control_plane
     }
 
-    /// Waits for `resource` until the guard is dropped.
-    fn join(&self, resource: String, publisher: Publisher, rng: Rng) -> Joined {
-        let id = self.shared.board(|board| board.join(resource, publisher, Instant::now()));
+    /// Waits for what is `wanted` until the guard is dropped.
+    fn join(&self, wanted: Wanted, publisher: Publisher, rng: Rng) -> Joined {
+        let id = self.shared.board(|board| board.join(wanted, publisher, Instant::now()));
         self.shared.changed.notify_one();
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         task.get_or_insert_with(|| {
@@ -122,14 +124,15 @@ impl Drop for Joined {
 #[derive(Debug, Clone)]
 pub struct Xds {
     plane: Arc<Plane>,
-    resource: String,
+    wanted: Wanted,
     source: Arc<str>,
 }
 
 impl Xds {
-    /// The assignment of that name. `source` is how logs call it.
-    pub fn new(plane: Arc<Plane>, resource: &str, source: &str) -> Self {
-        Self { plane, resource: resource.to_owned(), source: source.into() }
+    /// The assignment of that name, with `advice` what the cluster of that name says of balancing. `source` is how logs call it.
+    pub fn new(plane: Arc<Plane>, resource: &str, advice: bool, source: &str) -> Self {
+        let wanted = Wanted { resource: resource.to_owned(), advice };
+        Self { plane, wanted, source: source.into() }
     }
 
     pub(super) fn source(&self) -> Arc<str> {
@@ -138,7 +141,7 @@ impl Xds {
 
     /// Waits for sets; ends only by being aborted.
     pub(super) async fn run(self, publisher: Publisher, rng: Rng) {
-        let _joined = self.plane.join(self.resource, publisher, rng);
+        let _joined = self.plane.join(self.wanted, publisher, rng);
         std::future::pending::<()>().await;
     }
 }

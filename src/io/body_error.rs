@@ -32,6 +32,9 @@ impl BodyError {
     pub(super) fn of_read(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut cause = Some(error);
         while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<Self>() {
+                return *error;
+            }
             if let Some(error) = error.downcast_ref::<io::Error>()
                 && matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
             {

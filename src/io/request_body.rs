@@ -14,13 +14,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::base::units::ByteSize;
 
 use super::body_copy::{self, CopyReader, CopyWriter};
 pub use super::body_error::BodyError;
+use super::incoming::Incoming;
+use super::splice::Splice;
 use super::tick::{Alarm, Tick};
 use super::trailers;
 
@@ -317,6 +318,10 @@ where
         ready!(self.pause.poll_elapsed(cx));
         self.fail(BodyError::Paused)
     }
+}
+
+impl<B> Splice for RequestBody<B> {
+    type Error = BodyError;
 }
 
 impl<B> Body for RequestBody<B>

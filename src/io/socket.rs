@@ -29,14 +29,14 @@ const UNSENT: u32 = 256 * 1024;
 /// A connected socket. `Send`, as hyper's upgrades want it.
 #[derive(Debug)]
 pub struct Socket {
-    stream: Stream,
+    pub(super) stream: Stream,
     /// Read while the protocol was being told apart; given out first.
-    ahead: Bytes,
+    pub(super) ahead: Bytes,
     activity: Arc<Activity>,
 }
 
 #[derive(Debug)]
-enum Stream {
+pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// Boxed: a session is a kilobyte, and connections in clear do not pay for it.
@@ -251,15 +251,19 @@ impl Stream {
 }
 
 impl Socket {
-    fn count_read(&self, received: usize) {
+    pub(super) fn count_read(&self, received: usize) {
         self.activity.read.fetch_add(received as u64, Ordering::Relaxed);
     }
 
     fn count_written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(sent)) = polled {
-            self.activity.written.fetch_add(sent as u64, Ordering::Relaxed);
+            self.count_sent(sent);
         }
         polled
+    }
+
+    pub(super) fn count_sent(&self, sent: usize) {
+        self.activity.written.fetch_add(sent as u64, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::base::error::Reason;
 use crate::io::socket::Socket;
+use crate::io::splice::{Pipe, Splice};
 
 use super::http1::Http1Body;
 use super::http2::Http2Body;
@@ -27,6 +28,21 @@ impl ResponseBody {
         match self {
             Self::Http1(body) => body.into_tunnel(),
             Self::Http2(_) => None,
+        }
+    }
+}
+
+impl Splice for ResponseBody {
+    type Error = BrokenBody;
+
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Option<Pipe>,
+    ) -> Poll<Option<Result<usize, BrokenBody>>> {
+        match self {
+            Self::Http1(body) => body.poll_splice(cx, pipe),
+            Self::Http2(_) => Poll::Ready(None),
         }
     }
 }

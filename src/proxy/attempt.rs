@@ -178,8 +178,9 @@ impl Plan<'_> {
                 let status = status.flatten();
                 let mut held = Held::new(self.worker, guard, slot, took);
                 held.head(response.status(), grpc, status, now);
-                let flow = Flow::new(timer, progress.connection, held);
-                subject.answered(flow.after(behind), status, now);
+                let mut flow = Flow::new(timer, progress.connection, held);
+                flow.read_already(behind);
+                subject.answered(flow, status, now);
                 Ok(response)
             }
             Err(mut failed) => {

@@ -1,7 +1,7 @@
 //! What a request must not be: anything that two parsers could read differently.
 //!
-//! hyper has refused what is not HTTP at all (see the rulings on smuggling in `docs/SECURITY.md`); here stands what it
-//! lets through. Whatever passes is written anew in one form, so no ambiguity of ours reaches an upstream.
+//! What is not HTTP at all was refused where it was read (`io/http1/request.rs`, hyper for HTTP/2; see `docs/SECURITY.md`); here stands
+//! what HTTP allows. Whatever passes is written anew in one form, so no ambiguity of ours reaches an upstream.
 
 use http::request::Parts;
 use http::uri::Authority;
@@ -145,7 +145,7 @@ fn is_sound(authority: &Authority) -> bool {
         && (port.is_empty() || port.strip_prefix(':').is_some_and(|port| is_port(port.as_bytes())))
 }
 
-/// What holds of any head that hyper lets through, here as `METHOD target` and lines of fields: what passes names one host, in a form that
+/// What holds of any head that is one, here as `METHOD target` and lines of fields: what passes names one host, in a form that
 /// cannot be taken for two.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn hostile(bytes: &[u8]) -> bool {

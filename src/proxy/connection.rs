@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::error::Error as _;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
-use hyper::server::conn::{http1, http2};
+use http::{HeaderValue, Request};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +22,8 @@ use crate::base::error::Reason;
 use crate::base::identity::Identity;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
 use crate::io::frame_watch::{FrameKind, FrameWatch};
+use crate::io::http1::server::{Connection, Fault, HeadLimits};
+use crate::io::incoming::Incoming;
 use crate::io::reset_watch::ResetWatch;
 use crate::io::socket::{Activity, Socket};
 use crate::io::tick::TICK;
@@ -32,7 +35,7 @@ use super::secure::{self, Secured};
 use super::stream::StreamExecutor;
 use super::watch::{Clock, Ended, drive};
 use super::worker::{Stop, Worker};
-use super::{client_cert, request, tcp};
+use super::{client_cert, refused, request, tcp};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -43,9 +46,6 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// PING after this silence, and how long an answer may take.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-
-/// The headers that hyper takes by itself: for any other number it allocates with each message.
-const HYPERS_HEADERS: usize = 100;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +170,7 @@ async fn tell_apart(
             received = socket.read(&mut first[read..]) => received.ok()?,
             () = alarm.elapsed() => {
                 if read > 0 {
-                    head_timed_out(&accepted.active, accepted.peer);
+                    refused::head_timed_out(&accepted.active, accepted.peer);
                 }
                 return None;
             }
@@ -191,7 +191,7 @@ async fn tell_apart(
     }
     if first[0] == secure::HANDSHAKE && socket.tls().is_none() {
         let error = "a TLS handshake, and the listener has no `tls`";
-        refused(&accepted.active, accepted.peer, Reason::DownstreamProtocol, error);
+        refused::count(&accepted.active, accepted.peer, Reason::DownstreamProtocol, error);
         // The alert `handshake_failure`, fatal (RFC 8446 §6).
         let _gone = socket.write_all(&[21, 3, 1, 0, 2, 2, 40]).await;
         return None;
@@ -200,34 +200,31 @@ async fn tell_apart(
 }
 
 async fn serve_http1(downstream: Rc<Downstream>, socket: Socket, stopped: watch::Receiver<Stop>) {
-    let limits = downstream.active_limits();
-    let service = {
-        let downstream = Rc::clone(&downstream);
-        service_fn(move |request| request::handle(&downstream, request))
+    let (fields, bytes, _) = downstream.active_limits();
+    let worker = Rc::clone(&downstream.worker);
+    let connection = Connection::new(socket, HeadLimits { fields, bytes });
+    let answer = |request| request::handle(&downstream, request);
+    // Pinned where it is made: a future that is moved into another is there twice.
+    let serving = pin!(connection.serve(&worker.tick, answer));
+    let ended = drive(&downstream, serving, stopped, |_| connection.end()).await;
+    let ended = match ended {
+        // All answers are out: what the caller still sends is nobody's request.
+        Ended::HeadTimeout if connection.lingers() => Ended::Cut,
+        ended => ended,
     };
-    let mut builder = http1::Builder::new();
-    if limits.0 != HYPERS_HEADERS {
-        builder.max_headers(limits.0);
+    if let Ended::Served(Err(Fault::Refused(refusal))) = &ended {
+        refused::log(&downstream, refusal);
     }
-    let connection = builder
-        .max_header_size(limits.1)
-        .auto_date_header(false)
-        // Our own tick does it, cheaper.
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    let ended = drive(&downstream, connection, stopped, |connection| {
-        connection.graceful_shutdown();
-    })
-    .await;
-    downstream.account(ended);
+    downstream.account(ended, |_| None);
 }
 
 async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch::Receiver<Stop>) {
     let limits = downstream.active_limits();
     let service = {
         let downstream = Rc::clone(&downstream);
-        service_fn(move |request| request::handle(&downstream, request))
+        service_fn(move |request: Request<_>| {
+            request::handle(&downstream, request.map(Incoming::Http2))
+        })
     };
     let (io, pusher) = DeferredWrite::new(socket);
     let io = {
@@ -249,11 +246,12 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .serve_connection(TokioIo::new(io), service);
-    let ended = drive(&downstream, Pushed::new(connection, pusher), stopped, |connection| {
+    let connection = pin!(Pushed::new(connection, pusher));
+    let ended = drive(&downstream, connection, stopped, |connection| {
         connection.future().graceful_shutdown();
     })
     .await;
-    downstream.account(ended);
+    downstream.account(ended, |error| downstream.reason_of(error));
 }
 
 impl Downstream {
@@ -315,33 +313,42 @@ impl Downstream {
         if let Some(left) = self.counted_resets.get().checked_sub(1) {
             self.counted_resets.set(left);
         } else if let Some(active) = self.local.active(&self.worker) {
-            refused(&active, self.peer, Reason::DownstreamProtocol, "a malformed HTTP/2 request");
+            refused::count(
+                &active,
+                self.peer,
+                Reason::DownstreamProtocol,
+                "a malformed HTTP/2 request",
+            );
         }
     }
 
-    /// Counts and logs how the connection ended.
-    fn account(&self, ended: Ended) {
+    /// Why we have ended an HTTP/2 connection, where it was we.
+    fn reason_of(&self, error: &hyper::Error) -> Option<Reason> {
+        if self.flooded.get() || is_too_much(error) {
+            Some(Reason::Flood)
+        } else {
+            is_protocol_error(error).then_some(Reason::DownstreamProtocol)
+        }
+    }
+
+    /// Counts and logs how the connection ended. `reason`: why we have ended it, if it was we.
+    fn account<E: Display>(&self, ended: Ended<E>, reason: impl Fn(&E) -> Option<Reason>) {
         let Some(active) = self.local.active(&self.worker) else { return };
         let metrics = &active.listener.metrics;
         metrics.received.inc_by(self.activity.bytes_read());
         metrics.sent.inc_by(self.activity.bytes_written());
         let error = match ended {
             Ended::Served(Ok(())) | Ended::Cut => return,
-            Ended::HeadTimeout => return head_timed_out(&active, self.peer),
+            Ended::HeadTimeout => return refused::head_timed_out(&active, self.peer),
             Ended::Served(Err(error)) => error,
         };
-        let reason = if self.flooded.get() || is_too_much(&error) {
-            Reason::Flood
-        } else if error.is_parse_too_large() {
-            Reason::TooLarge
-        } else if error.is_parse() || is_protocol_error(&error) {
-            Reason::DownstreamProtocol
-        } else {
+        match reason(&error) {
+            Some(reason) => refused::count(&active, self.peer, reason, &error),
             // Broken off by the peer: the requests in flight have told it.
-            tracing::debug!(listener = %active.listener.name, peer = %self.peer, %error, "connection ended");
-            return;
-        };
-        refused(&active, self.peer, reason, &error);
+            None => {
+                tracing::debug!(listener = %active.listener.name, peer = %self.peer, %error, "connection ended");
+            }
+        }
     }
 }
 
@@ -359,20 +366,4 @@ fn is_too_much(error: &hyper::Error) -> bool {
 fn is_protocol_error(error: &hyper::Error) -> bool {
     let error = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     error.is_some_and(|error| error.is_go_away() && error.is_library())
-}
-
-fn refused(active: &Active, peer: Peer, reason: Reason, error: impl Display) {
-    active.listener.metrics.reject(reason);
-    tracing::info!(
-        listener = %active.listener.name, %peer, reason = reason.word(), %error,
-        "refused what is not valid HTTP"
-    );
-}
-
-fn head_timed_out(active: &Active, peer: Peer) {
-    active.listener.metrics.reject(Reason::RequestTimeout);
-    tracing::info!(
-        listener = %active.listener.name, %peer, reason = Reason::RequestTimeout.word(),
-        "the request's head did not arrive in time"
-    );
 }

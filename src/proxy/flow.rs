@@ -98,7 +98,7 @@ impl Flow {
             held.goes_on(now);
         }
         self.cut_at = cut_at;
-        self.deadline.set(held.stream_at(now).into_iter().chain(cut_at).min());
+        self.deadline.set(held.stream_at(now, cut_at).or(cut_at));
     }
 
     /// True when the answer has to be cut off; it may have come to be a stream meanwhile.
@@ -125,13 +125,12 @@ impl Flow {
     }
 
     /// Takes what was read of the body before the head went on.
-    pub(super) fn after(mut self, behind: Behind<BrokenBody>) -> Self {
+    pub(super) fn read_already(&mut self, behind: Behind<BrokenBody>) {
         match behind {
             Behind::Data(data) => self.rest = data,
             Behind::Trailers(trailers) => self.read_trailers = Some(trailers),
             Behind::Unknown | Behind::Nothing | Behind::Broken(_) => {}
         }
-        self
     }
 
     /// The upstream owes more of the answer than has come.

@@ -4,13 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode, Version};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
+use http_body::Body;
 use tokio::time::Instant;
 
 use crate::balance::{Picked, Tried};
 use crate::base::error::{ProxyError, Reason};
 use crate::base::units::ByteSize;
+use crate::io::incoming::Incoming;
 use crate::io::request_body::{BodyError, BodyLimits, BodySource};
 use crate::net::UpstreamResponse;
 use crate::policy::deadline::{self, CallerTimeout, Deadline};
@@ -43,7 +43,7 @@ pub(super) async fn forward(
         let error = ProxyError::new(Reason::TooLarge, BodyError::TooLarge.to_string());
         return Ok(reply::failure(exchange, &error));
     }
-    let on_upgrade = exchange.head.extensions.remove::<OnUpgrade>();
+    let on_upgrade = incoming.upgrade(&mut exchange.head.extensions);
     let upgrade = exchange.fields.hop.strip(&mut exchange.head.headers);
     let deadline = deadline(&exchange, route, upgrade.is_some());
     let local = worker.upstreams.get(upstream, exchange.started);

@@ -201,8 +201,7 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Says that an HTTP/1 request's body of unknown length comes in chunks: hyper would leave it out where the method is GET
-/// or HEAD.
+/// Says that an HTTP/1 request's body of unknown length comes in chunks.
 pub(super) fn frame(headers: &mut HeaderMap) {
     headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
 }

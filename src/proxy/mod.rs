@@ -3,7 +3,7 @@
 //! # The life of a request
 //!
 //! 1. [`listener`]: a worker accepts the connection, under the listener's limit.
-//! 2. [`connection`]: the first bytes tell HTTP/1 from HTTP/2; hyper reads messages; [`watch`] keeps the limits of time.
+//! 2. [`connection`]: the first bytes tell HTTP/1 from HTTP/2, and messages are read; [`watch`] keeps the limits of time.
 //! 3. [`request`]: the spine. The head is checked ([`check`]), routed, answered or forwarded.
 //! 4. [`forward`]: the deadline, the retry loop, the replayable body; [`retries`]: what follows an attempt; [`hold`]: gRPC's heads may wait; [`verdict`]: what an attempt counts as, and when.
 //! 5. [`attempt`]: one try: a place, an endpoint, a connection, the response's head.
@@ -16,6 +16,7 @@ pub mod access_log;
 mod affinity;
 mod attempt;
 mod authorize;
+mod bulk;
 mod check;
 mod client_cert;
 mod connection;
@@ -32,6 +33,7 @@ mod listener;
 mod mirror;
 mod original;
 mod rate_limit;
+mod refused;
 mod reply;
 mod request;
 mod response;

@@ -6,10 +6,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Uri, Version};
-use hyper::body::{Body, Incoming};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body;
 
 use crate::base::error::{ProxyError, Reason};
+use crate::io::incoming::Incoming;
+use crate::policy::classify;
 use crate::route::{Redirect, RedirectFrom, RequestView, normalise_host, normalise_path};
 use crate::snapshot::{Action, Route};
 
@@ -94,7 +96,7 @@ async fn answer(
         }
         Action::Redirect(to) => Ok(redirect(exchange, route, to, rest)),
         Action::To(split) if exchange.head.method == Method::CONNECT => {
-            Ok(Box::pin(tunnel::connect(exchange, route, split)).await)
+            Ok(Box::pin(tunnel::connect(exchange, route, split, &incoming)).await)
         }
         Action::To(split) => {
             if let Err(error) = rewrite(&mut exchange, route, rest) {
@@ -120,7 +122,13 @@ fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Result<Response<Resp
         exchange.downstream.count_reset_elsewhere();
         return Err(h2::Reason::PROTOCOL_ERROR.into());
     }
-    Ok(reply::failure(exchange, &ProxyError::new(refusal.reason, refusal.detail)))
+    let error = ProxyError::new(refusal.reason, refusal.detail);
+    if refusal.detail == EXPECTATION {
+        let grpc = classify::grpc_code(refusal.reason);
+        let status = StatusCode::EXPECTATION_FAILED.as_u16();
+        return Ok(reply::failure_as(exchange, &error, status, grpc));
+    }
+    Ok(reply::failure(exchange, &error))
 }
 
 /// Brings the target into the one form in which it is routed and goes upstream: the path alone, normalised.

@@ -27,14 +27,17 @@ use super::reply;
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     /// What is left of an answer of our own; an upstream's comes through the record's [`Flow`].
-    local: Bytes,
+    pub(super) local: Bytes,
     /// `None` where a tunnel has taken the record over.
-    exchange: Option<Box<Exchange>>,
+    pub(super) exchange: Option<Box<Exchange>>,
 }
 
 /// Bytes handed to an HTTP/2 stream at once: a DATA frame. hyper asks for more when all of it was sent, so that each asking
 /// tells that the caller reads; and no more than this waits for a caller that does not.
 const PIECE: usize = 16 * 1024;
+
+/// What comes next of an answer.
+pub(super) type Piece = Poll<Option<Result<Frame<Bytes>, CutShort>>>;
 
 /// Why an answer was cut short.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +61,8 @@ pub(super) fn pass_back(
     affinity::finish(&mut exchange, &mut parts.headers);
     exchange.status = parts.status.as_u16();
     let to_http2 = exchange.head.version == Version::HTTP_2;
-    let announced = fields.trailer || exchange.fields.grpc;
-    let trailers = to_http2 || (exchange.fields.wants_trailers && announced);
-    if !to_http2 && trailers && !fields.trailer {
+    let trailers = to_http2 || exchange.fields.wants_trailers;
+    if !to_http2 && trailers && exchange.fields.grpc && !fields.trailer {
         announce_trailers(&mut parts.headers);
     }
     parts.version = if to_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
@@ -85,7 +87,7 @@ pub(super) fn pass_back(
     Response::from_parts(parts, body)
 }
 
-/// HTTP/1 sends only trailers that the head has announced.
+/// Those of a call are known beforehand, and readers of HTTP/1 like to be told (RFC 9110 §6.6.2).
 fn announce_trailers(headers: &mut HeaderMap) {
     headers.insert(TRAILER, HeaderValue::from_static("grpc-status, grpc-message"));
 }
@@ -115,7 +117,7 @@ impl ResponseBody {
 
 impl Exchange {
     /// The whole answer was handed over.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.complete = true;
         let (status, now) = (self.grpc_status, Instant::now());
         // The upstream has said all: however slow the caller reads, its place is free.
@@ -135,11 +137,11 @@ impl Exchange {
     }
 
     /// Bytes that have moved in either direction, and one: nothing is not yet looked at.
-    fn moved(&self) -> u64 {
+    pub(super) fn moved(&self) -> u64 {
         self.sent + self.body.as_ref().map_or(0, BodySource::received) + 1
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Piece {
         let moved = self.moved();
         self.downstream.turn().ask();
         let Some(flow) = &mut self.flow else { return Poll::Ready(None) };
@@ -198,12 +200,8 @@ impl Exchange {
         Frame::data(piece)
     }
 
-    /// Trailers are the last of an answer: hyper asks for nothing behind them.
-    fn end_with(
-        &mut self,
-        mut fields: HeaderMap,
-        passed_on: bool,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    /// Trailers are the last of an answer: nobody asks for more.
+    fn end_with(&mut self, mut fields: HeaderMap, passed_on: bool) -> Piece {
         self.grpc_status = classify::grpc_status(&fields).or(self.grpc_status);
         self.finish();
         if !passed_on {
@@ -214,7 +212,7 @@ impl Exchange {
         Poll::Ready(Some(Ok(Frame::trailers(fields))))
     }
 
-    fn broken(&mut self, error: &BrokenBody) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    pub(super) fn broken(&mut self, error: &BrokenBody) -> Piece {
         let failure = self.body.as_ref().and_then(BodySource::failure);
         if let Some(flow) = &mut self.flow {
             flow.broken(failure.map_or_else(|| error.reason(), BodyError::reason));
@@ -226,11 +224,7 @@ impl Exchange {
     }
 
     /// Ends the answer so that it cannot be taken for a whole one.
-    fn cut(
-        &mut self,
-        reason: Reason,
-        detail: &str,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    pub(super) fn cut(&mut self, reason: Reason, detail: &str) -> Piece {
         self.broke(reason, detail);
         if self.head.version != Version::HTTP_2 {
             // Where the end of the connection is the end of the body, only a reset tells (HTTP/1.0).
@@ -253,10 +247,7 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = CutShort;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Piece {
         let this = self.get_mut();
         if !this.local.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.local)))));

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode, Version};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
 use crate::balance::{Key, Tried};
 use crate::base::error::{ProxyError, Reason};
+use crate::io::incoming::{Incoming, Upgrade};
 use crate::io::relay::{RelayEnd, Relayed, relay};
 use crate::io::socket::Socket;
 use crate::metrics::{AttemptOutcome, RetryCause};
@@ -37,7 +36,7 @@ pub(super) fn upgrade(
     mut exchange: Box<Exchange>,
     route: &Route,
     response: UpstreamResponse,
-    downstream: OnUpgrade,
+    downstream: Upgrade,
 ) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     let upstream = body.into_tunnel();
@@ -52,11 +51,9 @@ pub(super) fn upgrade(
     let (idle, tick) = (route.idle, exchange.downstream.worker.tick.clone());
     // Owned by the two connections: it ends when either has.
     drop(tokio::task::spawn_local(async move {
-        let relayed = match (downstream.await, upstream) {
-            (Ok(downstream), Some(upstream)) => {
-                relay(TokioIo::new(downstream), upstream, &tick, idle).await
-            }
-            (Err(_), _) => Relayed::of_gone_caller(),
+        let relayed = match (downstream.tunnel().await, upstream) {
+            (Some(downstream), Some(upstream)) => relay(downstream, upstream, &tick, idle).await,
+            (None, _) => Relayed::of_gone_caller(),
             (_, None) => Relayed { end: RelayEnd::UpstreamBroken, ..Relayed::default() },
         };
         settle(&mut exchange, relayed);
@@ -82,8 +79,9 @@ pub(super) async fn connect(
     mut exchange: Box<Exchange>,
     route: &Route,
     split: &Split,
+    incoming: &Incoming,
 ) -> Response<ResponseBody> {
-    let Some(downstream) = exchange.head.extensions.remove::<OnUpgrade>() else {
+    let Some(downstream) = incoming.upgrade(&mut exchange.head.extensions) else {
         let text = "this connection cannot become a tunnel";
         return reply::failure(exchange, &ProxyError::new(Reason::MethodRefused, text));
     };
@@ -108,14 +106,13 @@ pub(super) async fn connect(
     exchange.head_at = Some(Instant::now());
     let (idle, tick) = (route.idle, worker.tick.clone());
     drop(tokio::task::spawn_local(async move {
-        match downstream.await {
-            Ok(downstream) => {
-                let mut downstream = TokioIo::new(downstream);
+        match downstream.tunnel().await {
+            Some(mut downstream) => {
                 let relayed = relay(&mut downstream, &mut socket, &tick, idle).await;
                 relayed.end.pass_on(&exchange.downstream.activity, &socket.activity());
                 settle(&mut exchange, relayed);
             }
-            Err(_) => settle(&mut exchange, Relayed::of_gone_caller()),
+            None => settle(&mut exchange, Relayed::of_gone_caller()),
         }
         drop((socket, held));
     }));

@@ -89,8 +89,8 @@ impl Held {
         }
     }
 
-    /// When the answer, whose head has come `now`, is taken for a stream. `None`: it is judged already.
-    pub(super) fn stream_at(&self, now: Instant) -> Option<Instant> {
+    /// When the answer, whose head has come `now`, is taken for a stream. `None`: it is judged, or cut off, before.
+    pub(super) fn stream_at(&self, now: Instant, cut_at: Option<Instant>) -> Option<Instant> {
         self.unjudged?;
         let mut patience = STREAM;
         if self.guard.as_ref().is_some_and(EndpointGuard::is_probe) {
@@ -99,7 +99,8 @@ impl Held {
         if let Some(open_for) = self.slot.probes_after() {
             patience = PROBE.min(open_for / 2);
         }
-        Some(now + patience)
+        let cut_before = cut_at.is_some_and(|at| at.saturating_duration_since(now) <= patience);
+        if cut_before { None } else { now.checked_add(patience) }
     }
 
     /// The answer is whole, with `grpc_status` where that stood in its trailers.

@@ -135,9 +135,9 @@ impl Downstream {
 }
 
 /// How a driven connection ended.
-pub(super) enum Ended {
+pub(super) enum Ended<E> {
     /// By itself.
-    Served(hyper::Result<()>),
+    Served(Result<(), E>),
     /// A head did not arrive in time.
     HeadTimeout,
     /// It could not be ended gracefully in time.
@@ -145,16 +145,15 @@ pub(super) enum Ended {
 }
 
 /// Polls a connection, with its limits of time and the listener's drain.
-pub(super) async fn drive<C>(
+pub(super) async fn drive<C, E>(
     downstream: &Downstream,
-    connection: C,
+    mut connection: Pin<&mut C>,
     mut stopped: watch::Receiver<Stop>,
     shut_down: impl Fn(Pin<&mut C>),
-) -> Ended
+) -> Ended<E>
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = Result<(), E>>,
 {
-    let mut connection = std::pin::pin!(connection);
     let said = stopped.clone();
     let drained = stopped.wait_for(|stop| *stop == Stop::Connections);
     let mut drained = std::pin::pin!(tokio::task::unconstrained(drained));

@@ -61,6 +61,7 @@ impl World {
         }
         // The place, and the endpoint's count, end with the attempt.
         drop(attempt);
+        let Some(how) = self.raced(request, id, how) else { return self.wake(from, 1) };
         match self.decide(request, how, now) {
             RetryDecision::Stop(suppressed) => self.stop(request, how, suppressed),
             RetryDecision::Retry { wait } => {
@@ -68,7 +69,8 @@ impl World {
             }
             _ => self.proceed(request),
         }
-        self.wake(from, 1);
+        // A second place where a race is over.
+        self.wake(from, 2);
     }
 
     /// Puts the attempt's connection back.
@@ -153,7 +155,8 @@ impl World {
         match request.parent {
             Some(job) => self.done(job, status, depth),
             None => {
-                let how = Ended { ok: status < 500, status, reason };
+                let refused = reason == Some(Reason::RateLimited.word());
+                let how = Ended { ok: status < 500 && !refused, status, reason };
                 self.record.ended(request.started, self.now, how);
             }
         }

@@ -26,6 +26,8 @@ pub(super) enum What {
     Answered(Id),
     /// An attempt's time is up.
     Overdue(Id),
+    /// A first attempt has been slow for long enough.
+    Slow(Id),
     /// A request has waited long enough for a place.
     WaitedEnough(Id),
     /// A backoff is over.

@@ -13,7 +13,9 @@ mod checks;
 mod ended;
 mod events;
 mod faults;
+mod hedge;
 mod histogram;
+mod left_out;
 mod plot;
 mod random;
 mod record;
@@ -28,6 +30,7 @@ mod world;
 use crate::config::{Action, Config, Scenario};
 use crate::control::ApplyError;
 
+pub use left_out::left_out;
 pub use plot::plot;
 pub use report::{Phase, Point, Run};
 pub use table::{json, table};

@@ -6,12 +6,14 @@
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::balance::{Key, Tried};
+use crate::balance::{Key, Picked, Tried};
 use crate::base::error::Reason;
 use crate::policy::breaker::Pass;
 use crate::policy::deadline::{CallerTimeout, Deadline, Exchange};
 use crate::policy::limits::Permit;
+use crate::policy::rate_limit::Verdict;
 use crate::policy::retry::AttemptEnd;
+use crate::snapshot::RateLimitBy;
 
 use super::ended::End;
 use super::events::{Line, What};
@@ -31,11 +33,19 @@ impl World {
         let timeout = sidecar.route().timeout;
         let caller = CallerTimeout { shortest: told.time, ..CallerTimeout::default() };
         let deadline = Deadline::new(now, timeout, &caller, Exchange::Http);
-        sidecar.workers[from.worker].budget.deposit(now);
-        let key = match sidecar.route().hash.is_empty() {
-            true => None,
-            false => Some(Key::of(&self.chance.policy.get_mut().below(CALLERS).to_le_bytes())),
-        };
+        let route = sidecar.route();
+        let by_caller =
+            route.rate_limit.as_ref().is_some_and(|limit| limit.settings.by != RateLimitBy::Route);
+        let told_apart = by_caller || !route.hash.is_empty();
+        let who = if told_apart { self.chance.policy.get_mut().below(CALLERS) } else { 0 };
+        let key = (!route.hash.is_empty()).then(|| Key::of(&who.to_le_bytes()));
+        let limited = route.rate_limit.as_ref().is_some_and(|limit| {
+            let taken = limit.limiter.take(spread(who), now);
+            taken.verdict != Verdict::Admitted
+        });
+        if !limited {
+            sidecar.workers[from.worker].budget.deposit(now);
+        }
         let request = self.requests.insert(Request {
             from,
             started: self.now,
@@ -48,11 +58,15 @@ impl World {
             ran: 0,
             wanted: false,
             suppressed: None,
+            race: None,
             parent,
             pending: None,
             waits_until: 0,
         });
-        self.proceed(request);
+        match limited {
+            true => self.fail(request, Reason::RateLimited),
+            false => self.proceed(request),
+        }
     }
 
     /// The head of the loop of attempts.
@@ -150,7 +164,7 @@ impl World {
             now,
             self.chance.policy.get_mut(),
         );
-        let Some(mut picked) = picked else {
+        let Some(picked) = picked else {
             let reason = sidecar.upstream.nothing_to_pick().reason;
             drop(endpoints);
             return self.fail(id, reason);
@@ -159,6 +173,23 @@ impl World {
         request.tried.note(picked.endpoint().id);
         request.wanted = false;
         request.attempts += 1;
+        if let Some(first) = self.launch(id, picked, pass, permit, now) {
+            self.arm(id, first);
+        }
+    }
+
+    /// Starts an attempt at what was picked.
+    pub(super) fn launch(
+        &mut self,
+        id: Id,
+        mut picked: Picked,
+        pass: Pass,
+        permit: Permit,
+        now: Instant,
+    ) -> Option<Id> {
+        let request = self.requests.get(id)?;
+        let from = request.from;
+        let sidecar = &self.hops[from.hop].sidecars[from.sidecar];
         let guard = picked.start(now);
         let endpoint = picked.endpoint();
         let server = number(&endpoint.address);
@@ -213,6 +244,7 @@ impl World {
             let takes = if unreachable { connect_timeout } else { hop.rtt };
             self.events.at(self.now + takes, What::Connected(attempt));
         }
+        Some(attempt)
     }
 
     fn record_attempt(&mut self, hop: usize, server: usize) {
@@ -287,4 +319,9 @@ impl World {
         };
         self.ended(id, end);
     }
+}
+
+/// A number as a hash of it would be, the same in each run: keys of a limit are hashes.
+fn spread(number: usize) -> u64 {
+    (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -24,6 +24,7 @@ use crate::snapshot::{Action, Route, Snapshot};
 use crate::upstream::Upstream;
 
 use super::SimulateError;
+use super::ended::End;
 use super::events::Time;
 use super::faults::Condition;
 use super::random::{Chance, LogNormal};
@@ -136,6 +137,8 @@ pub(super) struct Request {
     pub(super) wanted: bool,
     /// Why there was no further attempt although one was wanted.
     pub(super) suppressed: Option<SuppressedReason>,
+    /// Its first attempt, where a second may be raced against it.
+    pub(super) race: Option<Race>,
     /// The work that it is done for; none where a client asks.
     pub(super) parent: Option<Id>,
     /// Held while it waits for a place.
@@ -163,6 +166,17 @@ pub(super) struct Attempt {
     pub(super) started: Time,
     pub(super) told: Told,
     pub(super) answer: Answer,
+}
+
+/// A first attempt that may be slow, and the second that was raced against it.
+#[derive(Debug)]
+pub(super) struct Race {
+    pub(super) first: Id,
+    pub(super) started: Time,
+    /// The second, and the id of its endpoint.
+    pub(super) second: Option<(Id, u64)>,
+    /// One of them has ended badly; the other is waited for.
+    pub(super) bad: Option<End>,
 }
 
 /// What a sidecar writes into a request for the hops below.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::endpoint::EndpointSpec;
-use crate::config::{Config, Scenario};
+use crate::config::{Config, Scenario, Servers};
 use crate::control::ApplyError;
 use crate::metrics::Metrics;
 use crate::policy::outlier::INTERVAL;
@@ -64,9 +64,14 @@ impl World {
                 .last()
                 .map_or(scenario.clients.sidecars as usize, |before: &Hop| before.servers.len());
             let specs: Vec<EndpointSpec> =
-                (0..servers.endpoints).map(|number| EndpointSpec::at(address(number))).collect();
-            let sidecars = (0..asking).map(|_| {
+                (0..servers.endpoints).map(|number| endpoint(servers, number)).collect();
+            let in_zones = in_zones(config, servers.zones);
+            let before = index.checked_sub(1).map(|before| &scenario.hops[before]);
+            let sidecars = (0..asking).map(|number| {
                 let workers = scenario.clients.workers;
+                // Clients in turn; a sidecar of an endpoint where that stands.
+                let zone = before.map_or(number, |before| zone(before, number));
+                let config = &in_zones[zone % in_zones.len()];
                 Sidecar::new(config, &metrics, &specs, workers, base, &mut chance)
             });
             hops.push(Hop {
@@ -129,6 +134,7 @@ impl World {
                 What::Worked(job) => self.worked(job),
                 What::Answered(attempt) => self.answered(attempt),
                 What::Overdue(attempt) => self.overdue(attempt),
+                What::Slow(request) => self.hedge(request),
                 What::WaitedEnough(request) => self.waited_enough(request),
                 What::Again(request) => self.proceed(request),
                 What::Fault => self.fault(),
@@ -187,6 +193,33 @@ impl World {
             self.events.timer(Line::Attempt, at, What::Overdue(attempt));
         }
     }
+}
+
+/// An endpoint, where it stands, and when it is asked.
+fn endpoint(servers: &Servers, number: u32) -> EndpointSpec {
+    let is_spare = number >= servers.endpoints - servers.spare;
+    EndpointSpec {
+        zone: Some((zone(servers, number as usize) + 1).to_string()),
+        priority: u32::from(is_spare),
+        ..EndpointSpec::at(address(number))
+    }
+}
+
+/// Where an endpoint stands, from 0: equal parts, from the first.
+fn zone(servers: &Servers, number: usize) -> usize {
+    number * servers.zones as usize / servers.endpoints as usize
+}
+
+/// What is in force in each zone: the same, but for the name of it.
+fn in_zones(config: &Config, zones: u32) -> Vec<Config> {
+    let in_zone = |zone: u32| {
+        let mut config = config.clone();
+        for upstream in config.upstreams.iter_mut().filter(|upstream| upstream.balance.zone_aware) {
+            upstream.balance.zone = zone.to_string();
+        }
+        config
+    };
+    (1..=zones).map(in_zone).collect()
 }
 
 /// The health checks of every sidecar, where its upstream has some.

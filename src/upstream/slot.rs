@@ -36,7 +36,7 @@ impl Slot {
 
     /// Where the breaker has let it in to see whether the upstream has recovered: its `open_for`.
     pub fn probes_after(&self) -> Option<Duration> {
-        self.local.upstream.gate.open_for().filter(|_| self.pass.is_of_recovery())
+        if self.pass.is_of_recovery() { self.local.upstream.gate.open_for() } else { None }
     }
 
     /// Where it is a place at.

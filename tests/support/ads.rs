@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::{
     Address, Locality, SocketAddress, address, socket_address::PortSpecifier,
 };
@@ -37,6 +38,7 @@ use tonic::codegen::tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::server::{Server, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 
+pub const CDS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 pub const EDS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
@@ -47,6 +49,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     version: u64,
     resources: BTreeMap<String, Any>,
+    clusters: BTreeMap<String, Any>,
+}
+
+impl World {
+    fn of(&self, type_url: &str) -> &BTreeMap<String, Any> {
+        if type_url == CDS { &self.clusters } else { &self.resources }
+    }
 }
 
 /// Everything that came in, in its order.
@@ -136,6 +145,14 @@ impl ControlPlane {
         });
     }
 
+    /// Tells this cluster from now on.
+    pub fn tell_cluster(&self, cluster: Cluster) {
+        self.world.send_modify(|world| {
+            world.version += 1;
+            world.clusters.insert(cluster.name.clone(), pack_any(cluster));
+        });
+    }
+
     /// Forgets a resource: others go on being told.
     pub fn forget(&self, name: &str) {
         self.world.send_modify(|world| {
@@ -222,12 +239,14 @@ async fn serve(
     mut world: watch::Receiver<World>,
     heard: Arc<Heard>,
 ) {
-    let mut told = Told::default();
+    let mut told: BTreeMap<&str, Told> = [(CDS, Told::default()), (EDS, Told::default())].into();
     loop {
         let grown = tokio::select! {
             request = requests.message() => {
                 let Ok(Some(request)) = request else { return };
-                let grown = subscribe(&mut told, &request);
+                let of_type = told.get_mut(&*request.type_url);
+                let grown = of_type.is_some_and(|told| subscribe(told, &request));
+                let grown = grown.then(|| request.type_url.clone());
                 heard.requests.lock().unwrap().push(request);
                 heard.more.notify_all();
                 grown
@@ -236,14 +255,16 @@ async fn serve(
                 if changed.is_err() {
                     return;
                 }
-                false
+                None
             }
         };
-        let Some(response) = respond(&mut told, &world.borrow_and_update(), grown) else {
-            continue;
-        };
-        if responses.send(Ok(response)).await.is_err() {
-            return;
+        for (type_url, told) in &mut told {
+            let grown = grown.as_deref() == Some(type_url);
+            let response = respond(type_url, told, &world.borrow_and_update(), grown);
+            let Some(response) = response else { continue };
+            if responses.send(Ok(response)).await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -252,7 +273,7 @@ async fn serve(
 fn subscribe(told: &mut Told, request: &DiscoveryRequest) -> bool {
     let stale =
         !request.response_nonce.is_empty() && request.response_nonce != told.nonce.to_string();
-    if request.type_url != EDS || stale {
+    if stale {
         return false;
     }
     let names: BTreeSet<String> = request.resource_names.iter().cloned().collect();
@@ -261,8 +282,13 @@ fn subscribe(told: &mut Told, request: &DiscoveryRequest) -> bool {
     grown
 }
 
-fn respond(told: &mut Told, world: &World, grown: bool) -> Option<DiscoveryResponse> {
-    let known = world.resources.iter().filter(|(name, _)| told.names.contains(*name));
+fn respond(
+    type_url: &str,
+    told: &mut Told,
+    world: &World,
+    grown: bool,
+) -> Option<DiscoveryResponse> {
+    let known = world.of(type_url).iter().filter(|(name, _)| told.names.contains(*name));
     let resources: Vec<Any> = known.map(|(_, resource)| resource.clone()).collect();
     if resources.is_empty() || (told.version == world.version && !grown) {
         return None;
@@ -272,7 +298,7 @@ fn respond(told: &mut Told, world: &World, grown: bool) -> Option<DiscoveryRespo
     Some(DiscoveryResponse {
         version_info: world.version.to_string(),
         nonce: told.nonce.to_string(),
-        type_url: EDS.to_owned(),
+        type_url: type_url.to_owned(),
         resources,
         ..DiscoveryResponse::default()
     })

@@ -157,6 +157,8 @@ pub async fn connect(to: SocketAddr) -> SendRequest<Bytes> {
         .initial_window_size(1 << 16)
         // One stream that is not read must not hold back the others.
         .initial_connection_window_size(1 << 20)
+        // Streams wait for the peer's SETTINGS: of those that are opened before, it refuses what is too many.
+        .initial_max_send_streams(0)
         // Many small frames may wait.
         .data_frame_budget(1 << 40)
         .handshake(stream);

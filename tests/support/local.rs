@@ -45,6 +45,21 @@ pub fn one_port(bodies: [&'static str; 2]) -> [SocketAddr; 2] {
     addresses
 }
 
+/// Takes connections at this address from here on, and says nothing on them.
+pub fn silent(at: SocketAddr) {
+    let start = Instant::now();
+    let listener = loop {
+        match TcpListener::bind(at) {
+            Ok(listener) => break listener,
+            Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+        }
+        std::thread::yield_now();
+    };
+    std::thread::spawn(move || {
+        let _kept: Vec<_> = listener.incoming().map_while(Result::ok).collect();
+    });
+}
+
 /// A proxy whose one upstream comes from `discover`, and takes turns.
 pub fn yaml(discover: &str) -> String {
     format!(

@@ -9,7 +9,7 @@
 
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Slots {
     pub served: Arc<AtomicU32>,
     /// The most that were inside it at once.
     pub most: Arc<AtomicU32>,
+    /// For how long its slots were taken, all together, in microseconds.
+    pub busy: Arc<AtomicU64>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a thread of a test, not a worker")]
@@ -36,7 +38,8 @@ fn sleep(time: Duration) {
 impl Slots {
     pub fn new(slots: u32, service: Duration) -> Self {
         let (served, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-        let (done, seen) = (Arc::clone(&served), Arc::clone(&most));
+        let busy: Arc<AtomicU64> = Arc::default();
+        let (done, seen, taken) = (Arc::clone(&served), Arc::clone(&most), Arc::clone(&busy));
         let (free, freed) = (Mutex::new(slots), Condvar::new());
         let inside = AtomicU32::new(0);
         let upstream = Upstream::serve(move |_, stream| {
@@ -46,7 +49,10 @@ impl Slots {
                 let mut slots = freed.wait_while(free.lock().unwrap(), |free| *free == 0).unwrap();
                 *slots -= 1;
                 drop(slots);
+                let begun = Instant::now();
                 sleep(service);
+                let micros = u64::try_from(begun.elapsed().as_micros()).unwrap();
+                taken.fetch_add(micros, Ordering::SeqCst);
                 *free.lock().unwrap() += 1;
                 freed.notify_one();
                 inside.fetch_sub(1, Ordering::SeqCst);
@@ -56,7 +62,13 @@ impl Slots {
                 }
             }
         });
-        Self { upstream, slots, service, served, most }
+        Self { upstream, slots, service, served, most, busy }
+    }
+
+    /// The share of `time` for which its slots were taken: what of its capacity was used, on a machine that starves as well.
+    pub fn used(&self, time: Duration) -> f64 {
+        let busy = Duration::from_micros(self.busy.load(Ordering::SeqCst));
+        busy.as_secs_f64() / (time.as_secs_f64() * f64::from(self.slots))
     }
 
     /// Requests per second.

@@ -15,7 +15,7 @@
 //!
 //! - `on NAME`: the listener (default `out`).
 //! - `refused STATUS REASON`: our own answer, closed connection, counted; the upstream gets nothing (unless `=>` says
-//!   so). `refused STATUS REASON bare`: the same, but the HTTP library answers, without our header.
+//!   so).
 //! - `failed STATUS REASON`: our own answer, counted; the connection lives.
 //! - `cut REASON`: the answer breaks off after `<-`, the connection is reset; counted.
 //! - `nothing`: the upstream gets nothing.
@@ -55,8 +55,8 @@ pub(crate) enum Upstream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expected {
     Bytes(Vec<u8>),
-    /// An answer of ours: status, reason, whether it has our header.
-    Ours(u16, String, bool),
+    /// An answer of ours: status, reason.
+    Ours(u16, String),
 }
 
 #[derive(Debug, Clone)]
@@ -122,10 +122,8 @@ impl Case {
         let words: Vec<&str> = rest.split_whitespace().collect();
         match (word, &words[..]) {
             ("on", [listener]) => self.listener = (*listener).to_owned(),
-            ("refused" | "failed", [status, reason, bare @ ..]) => {
-                let ours = bare.is_empty();
-                let status = status.parse().ok()?;
-                self.expected = Expected::Ours(status, (*reason).to_owned(), ours);
+            ("refused" | "failed", [status, reason]) => {
+                self.expected = Expected::Ours(status.parse().ok()?, (*reason).to_owned());
                 self.rejected.push((*reason).to_owned());
                 if word == "refused" {
                     self.end = End::Closed;

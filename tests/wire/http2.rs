@@ -383,7 +383,7 @@ fn what_is_well_formed_and_not_to_be_met_is_answered() {
     let proxy = proxy(upstream.address);
     let expectation = request("POST", "http://a/", &[("expect", "tea")]);
     let answered = talk(proxy.address("out"), |send| exchange(send, expectation, &[], None));
-    assert_eq!(answered.unwrap().0.status(), 400);
+    assert_eq!(answered.unwrap().0.status(), 417);
     assert_eq!(upstream.requests().len(), 0);
 }
 

@@ -186,6 +186,26 @@ fn the_last_endpoint_and_those_beyond_the_share_stay() {
 }
 
 #[test]
+fn the_share_is_of_all_priorities_so_that_a_broken_first_one_makes_way() {
+    let mut bench = Bench::new(0, OutlierPolicy::default());
+    let all: Vec<EndpointSpec> = specs(1..=8)
+        .into_iter()
+        .zip([0, 0, 0, 0, 1, 1, 1, 1])
+        .map(|(spec, priority)| EndpointSpec { priority, ..spec })
+        .collect();
+    bench.set = bench.balancer.prepare(EndpointSet::build(&all, None, bench.now));
+    bench.balancer.review(&bench.set, bench.now);
+    assert!((0..4).all(|index| bench.fail(index).is_some()), "a limit of its own would keep two");
+    assert_eq!(bench.fail(4), None, "half of all are out");
+    bench.balancer.review(&bench.set, bench.now);
+    for _ in 0..100 {
+        let picked = bench.balancer.pick(&bench.set, &Tried::new(), bench.now, &mut bench.rng);
+        let picked = picked.unwrap();
+        assert!(all[4..].iter().any(|spec| spec.address == picked.endpoint().address));
+    }
+}
+
+#[test]
 fn an_ejection_ends_where_nothing_else_is_left() {
     let mut bench = Bench::new(4, OutlierPolicy::default());
     assert!(bench.fail(0).is_some() && bench.fail(1).is_some());

@@ -17,6 +17,9 @@ pub(super) fn upstream(w: &mut Writer<'_>, upstream: &Upstream, node: Option<&No
         });
     }
     let balance = &upstream.balance;
+    if balance.advised {
+        return w.note("balance: as the control plane's cluster says, else `peak_ewma`");
+    }
     let node = below(node, "balance", "");
     w.section("balance", |w| {
         w.leaf("policy", balance.policy.word(), below(node, "policy", "policy"));

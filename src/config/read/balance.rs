@@ -38,6 +38,7 @@ pub(super) fn balancing(at: At<'_>) -> Option<Balancing> {
         zone_aware: zone_aware.unwrap_or(false),
         zone: String::new(),
         max_load: max_load.unwrap_or(Some(MAX_LOAD)),
+        advised: false,
     })
 }
 

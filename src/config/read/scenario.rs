@@ -97,6 +97,9 @@ fn servers(at: &At<'_>) -> Option<Servers> {
     let queue = fields.read("queue", |at| at.number(0..=1_000_000));
     let rtt = fields.read("rtt", |at| at.span_of_time());
     let endpoints = fields.required("endpoints").and_then(|at| at.number(1..=1_000));
+    let most = endpoints.unwrap_or(1_000);
+    let zones = fields.read("zones", |at| at.number(1..=u64::from(most.min(20))));
+    let spare = fields.read("spare", |at| at.number(0..=u64::from(most - 1)));
     let service_time = fields.required("service_time").and_then(|at| service_time(&at));
     Some(Servers {
         endpoints: endpoints?,
@@ -104,6 +107,8 @@ fn servers(at: &At<'_>) -> Option<Servers> {
         slots: slots.unwrap_or(16),
         queue: queue.unwrap_or(100),
         rtt: rtt.unwrap_or(Duration::from_millis(1)),
+        zones: zones.unwrap_or(1),
+        spare: spare.unwrap_or(0),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::config::keys;
 use crate::config::node::Value;
 use crate::config::outliers::Outliers;
 use crate::config::{
-    Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
+    Balancing, Budget, Discover, PoolIdle, PoolSettings, Upstream, UpstreamLimits, UpstreamProtocol,
 };
 
 use super::{At, Fields, balance, discover, endpoints, gate, health, listener, outliers, tls};
@@ -58,13 +58,15 @@ fn policy(fields: &Fields<'_>, name: String, discover: Discover) -> Upstream {
         ("auto", UpstreamProtocol::Auto),
     ];
     let protocol = fields.read("protocol", |at| at.word(&protocols));
+    let advised = matches!(discover, Discover::Xds(_)) && fields.get("balance").is_none();
+    let balance = fields.read("balance", balance::balancing).unwrap_or_default();
     Upstream {
         name,
         discover,
         protocol: protocol.unwrap_or(UpstreamProtocol::Auto),
         tls: fields.read("tls", tls::upstream).flatten(),
         connect_timeout: fields.read("connect_timeout", |at| at.span_of_time()),
-        balance: fields.read("balance", balance::balancing).unwrap_or_default(),
+        balance: Balancing { advised, ..balance },
         subset: BTreeMap::new(),
         slow_start: fields.read("slow_start", outliers::slow_start).unwrap_or(None),
         pool: pool(fields.get("pool")),

@@ -2,7 +2,9 @@
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::node::{Node, Path};
-use crate::config::{Action, Config, Discover, HashBy, ListenerProtocol, Route, Upstream};
+use crate::config::{
+    Action, Balancing, Config, Discover, HashBy, ListenerProtocol, Route, Upstream,
+};
 
 /// What a route hashes by, where no upstream of it does; and what is behind something that every request has.
 pub(super) fn hash(
@@ -20,7 +22,9 @@ pub(super) fn hash(
     };
     let hashes = |name: &str| {
         let mut upstreams = config.upstreams.iter();
-        upstreams.any(|upstream| upstream.name == name && upstream.balance.policy.hashes())
+        // A control plane may want a ring.
+        let may = |balance: &Balancing| balance.policy.hashes() || balance.advised;
+        upstreams.any(|upstream| upstream.name == name && may(&upstream.balance))
     };
     if !targets.iter().any(|(name, _)| hashes(name)) {
         let message = "`hash` has no effect: no upstream of this route chooses by it";

@@ -3,6 +3,7 @@
 use crate::balance::{Balancer, Policy};
 use crate::base::rng::Rng;
 use crate::config::{self, Balance};
+use crate::discovery::AdvisedBalance;
 use crate::metrics::Metrics;
 use crate::snapshot::{HashBy, HashCookie};
 use crate::upstream::{Subset, Upstream};
@@ -10,19 +11,35 @@ use crate::upstream::{Subset, Upstream};
 /// How the upstream's endpoints are picked.
 pub(super) fn balancer(config: &config::Upstream, rng: &mut Rng) -> Balancer {
     let balance = &config.balance;
-    let policy = match balance.policy {
+    // Many sidecars that start together must not all begin with the same endpoint.
+    Balancer::starting_at(policy(balance), rng.bits())
+        .panic_below(balance.panic.fraction())
+        .slow_start(config.slow_start)
+        .zone_aware(zone(config))
+}
+
+/// What is written.
+pub(in crate::control) fn policy(balance: &config::Balancing) -> Policy {
+    match balance.policy {
         Balance::PeakEwma => Policy::PeakEwma,
         Balance::LeastRequest => Policy::LeastRequest,
         Balance::RoundRobin => Policy::RoundRobin,
         Balance::Random => Policy::Random,
         Balance::RingHash => Policy::RingHash(balance.max_load),
         Balance::Maglev => Policy::Maglev,
-    };
-    // Many sidecars that start together must not all begin with the same endpoint.
-    Balancer::starting_at(policy, rng.bits())
-        .panic_below(balance.panic.fraction())
-        .slow_start(config.slow_start)
-        .zone_aware(zone(config))
+    }
+}
+
+/// What a source of endpoints says, where nothing is written; `None`: nothing either.
+pub(in crate::control) fn advised(advice: AdvisedBalance) -> Option<Policy> {
+    match advice {
+        AdvisedBalance::Unsaid => None,
+        AdvisedBalance::LeastRequest => Some(Policy::LeastRequest),
+        AdvisedBalance::RoundRobin => Some(Policy::RoundRobin),
+        AdvisedBalance::Random => Some(Policy::Random),
+        AdvisedBalance::RingHash { max_load } => Some(Policy::RingHash(max_load)),
+        AdvisedBalance::Maglev => Some(Policy::Maglev),
+    }
 }
 
 /// Our zone, where it matters.

@@ -21,7 +21,7 @@ impl Planes {
         &mut self,
         xds: &XdsSource,
         discover: &Discover,
-        config: &Config,
+        (config, advice): (&Config, bool),
         resolver: Arc<Resolver>,
     ) -> Result<Provider, ResolverError> {
         let control_plane = ControlPlane {
@@ -42,7 +42,7 @@ impl Planes {
                 plane
             }
         };
-        Ok(Provider::Xds(Xds::new(plane, &xds.resource, &discover.source())))
+        Ok(Provider::Xds(Xds::new(plane, &xds.resource, advice, &discover.source())))
     }
 }
 

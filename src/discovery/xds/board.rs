@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::ErrorKind;
 use super::super::last_good::{LastGood, Trouble};
 use super::super::publisher::Publisher;
+use super::super::{AdvisedBalance, ErrorKind};
+use super::clusters::Advice;
 use super::session::Taken;
 use crate::base::endpoint::EndpointSpec;
 
@@ -27,14 +28,27 @@ pub(super) struct Board {
     /// On a stream that lives it stands: a control plane speaks again only when something changed. Who joins later is
     /// told at once, as nobody is told again what is subscribed to already.
     told: BTreeMap<String, Vec<EndpointSpec>>,
+    /// What clusters say of balancing, on whatever stream it was.
+    advised: BTreeMap<String, AdvisedBalance>,
     /// Whether there is a stream; without one, nobody's word stands.
     live: bool,
+}
+
+/// What an upstream wants.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    /// The name of an assignment.
+    pub(super) resource: String,
+    /// And what the cluster of that name says of balancing.
+    pub(super) advice: bool,
 }
 
 /// One upstream.
 #[derive(Debug)]
 struct Waiting {
     resource: String,
+    /// The configuration does not say how to balance.
+    wants_advice: bool,
     publisher: Publisher,
     last_good: LastGood,
     /// Asked on this stream and not answered; `None`: answered, or silence was noted already.
@@ -57,10 +71,14 @@ impl Waiting {
 
 impl Board {
     /// One more, who is told what is known.
-    pub(super) fn join(&mut self, resource: String, publisher: Publisher, now: Instant) -> u64 {
+    pub(super) fn join(&mut self, wanted: Wanted, publisher: Publisher, now: Instant) -> u64 {
         let last_good = LastGood::default();
         let silent_from = self.live.then_some(now);
-        let mut waiting = Waiting { resource, publisher, last_good, silent_from };
+        let Wanted { resource, advice: wants_advice } = wanted;
+        let mut waiting = Waiting { resource, wants_advice, publisher, last_good, silent_from };
+        if let Some(advice) = self.advised.get(&waiting.resource).filter(|_| wants_advice) {
+            waiting.publisher.advise(*advice);
+        }
         if let Some(set) = self.told.get(&waiting.resource) {
             waiting.told(set.clone(), now);
         }
@@ -74,11 +92,37 @@ impl Board {
         self.waiting.remove(&id);
         let names = self.names();
         self.told.retain(|name, _| names.contains(name));
+        let clusters = self.clusters();
+        // Of none it stays subscribed to the last: to some control planes an empty list means all that there are.
+        if !clusters.is_empty() {
+            self.advised.retain(|name, _| clusters.contains(name));
+        }
     }
 
     /// Every resource that is waited for.
     pub(super) fn names(&self) -> BTreeSet<String> {
         self.waiting.values().map(|waiting| waiting.resource.clone()).collect()
+    }
+
+    /// Every cluster that somebody wants advice of.
+    pub(super) fn clusters(&self) -> BTreeSet<String> {
+        let waiting = self.waiting.values().filter(|waiting| waiting.wants_advice);
+        waiting.map(|waiting| waiting.resource.clone()).collect()
+    }
+
+    /// What clusters say. What is wrong with them is nothing against the endpoints.
+    pub(super) fn advise(&mut self, advice: Advice, now: Instant) {
+        let Advice { policies, mistakes, .. } = advice;
+        for waiting in self.waiting.values().filter(|waiting| waiting.wants_advice) {
+            let name = &waiting.resource;
+            if let Some(policy) = policies.get(name) {
+                waiting.publisher.advise(*policy);
+            } else if let Some(why) = mistakes.get(name).or_else(|| mistakes.get("")) {
+                let text = format!("the cluster is refused: {why}");
+                waiting.publisher.count(Trouble::new(ErrorKind::Malformed, text), now);
+            }
+        }
+        self.advised.extend(policies);
     }
 
     /// A stream stands, and everything is asked for on it.

@@ -1,6 +1,6 @@
 //! The connection to a control plane: made, used, and made again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use super::super::backoff::backoff;
 use super::super::last_good::Trouble;
 use super::Shared;
 use super::calm::{Noted, Watched};
+use super::clusters::Clusters;
 use super::session::Session;
 use crate::base::rng::Rng;
 use crate::tls::Alpn;
@@ -36,7 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A response may be so long, bytes: 10 000 endpoints with metadata take some 3 MiB. gRPC's own default of 4 MiB is too near.
-const MAX_RESPONSE: usize = 16 << 20;
+const MAX_RESPONSE: usize = 32 << 20;
 
 /// Requests that may wait for a control plane that does not read; one more ends the stream.
 const MAX_UNREAD: usize = 16;
@@ -54,17 +55,30 @@ const PING_CALMLY: Duration = Duration::from_secs(360);
 /// Until a PING is answered.
 const PONG: Duration = Duration::from_secs(10);
 
+/// What is asked for on a stream.
+struct Asked {
+    assignments: Session,
+    clusters: Clusters,
+}
+
+impl Asked {
+    fn new(shared: &Shared) -> Self {
+        Self { assignments: Session::new(shared.control_plane.node()), clusters: Clusters::new() }
+    }
+}
+
 /// Keeps a stream up for as long as somebody waits for something; ends only by being aborted.
 pub(super) async fn run(shared: Arc<Shared>, mut rng: Rng) {
-    let mut session = Session::new(shared.control_plane.node());
+    let mut asked = Asked::new(&shared);
     let (mut misses, mut ping) = (0, PING);
     loop {
-        session.want(wait_for_names(&shared).await);
+        asked.assignments.want(wait_for_names(&shared).await);
+        asked.clusters.want(shared.board(|board| board.clusters()));
         let mut heard = false;
         let end = match connect(&shared, ping, &mut rng).await {
             Err(trouble) => Err(trouble),
             Ok((channel, noted)) => {
-                let end = follow(&shared, channel, &noted, &mut session, &mut heard).await;
+                let end = follow(&shared, channel, &noted, &mut asked, &mut heard).await;
                 if noted.wants_calm() && ping != PING_CALMLY {
                     ping = PING_CALMLY;
                     let control_plane = &*shared.server.address;
@@ -73,7 +87,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut rng: Rng) {
                 end
             }
         };
-        session.close();
+        asked.assignments.close();
+        asked.clusters.close();
         let Err(trouble) = end else { continue };
         misses = if heard { 1 } else { misses + 1 };
         shared.board(|board| board.closed(&trouble, Instant::now()));
@@ -96,13 +111,15 @@ async fn follow(
     shared: &Shared,
     channel: Channel,
     noted: &Noted,
-    session: &mut Session,
+    asked: &mut Asked,
     heard: &mut bool,
 ) -> Result<(), Trouble> {
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
     let (requests, queue) = mpsc::channel(MAX_UNREAD);
-    send(&requests, session.open())?;
+    // The node is told with the first.
+    send(&requests, asked.assignments.open())?;
+    send(&requests, asked.clusters.open())?;
     shared.board(|board| board.opened(Instant::now()));
     // Some servers send the head with the first response only: what changes until then must reach them all the same.
     let mut call = std::pin::pin!(client.stream_aggregated_resources(ReceiverStream::new(queue)));
@@ -116,14 +133,19 @@ async fn follow(
             response = next(&mut responses, noted) => {
                 let response = response?;
                 *heard = true;
-                take(shared, session, &requests, response)?;
+                take(shared, asked, &requests, response)?;
             }
             () = shared.changed.notified() => {
                 let names = shared.board(|board| board.names());
                 if names.is_empty() {
                     return Ok(());
                 }
-                send(&requests, session.want(names))?;
+                send(&requests, asked.assignments.want(names))?;
+                // An empty list might be taken for all that there are.
+                let clusters = shared.board(|board| board.clusters());
+                if !clusters.is_empty() {
+                    send(&requests, asked.clusters.want(clusters))?;
+                }
             }
             () = until(review) => shared.board(|board| board.review(Instant::now())),
         }
@@ -132,15 +154,24 @@ async fn follow(
 
 fn take(
     shared: &Shared,
-    session: &mut Session,
+    asked: &mut Asked,
     requests: &mpsc::Sender<DiscoveryRequest>,
     response: DiscoveryResponse,
 ) -> Result<(), Trouble> {
-    let taken = session.take(response);
-    for (resource, error) in &taken.mistakes {
-        let control_plane = &*shared.control_plane.host;
-        warn!(control_plane, resource, error, "what the control plane says is refused");
+    let refused = |mistakes: &BTreeMap<String, String>| {
+        for (resource, error) in mistakes {
+            let control_plane = &*shared.server.address;
+            warn!(control_plane, resource, error, "what the control plane says is refused");
+        }
+    };
+    if let Some(advice) = asked.clusters.take(&response) {
+        refused(&advice.mistakes);
+        send(requests, Some(advice.answer.clone()))?;
+        shared.board(|board| board.advise(advice, Instant::now()));
+        return Ok(());
     }
+    let taken = asked.assignments.take(response);
+    refused(&taken.mistakes);
     send(requests, taken.answer.clone())?;
     shared.board(|board| board.take(taken, Instant::now()));
     Ok(())

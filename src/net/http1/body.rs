@@ -9,15 +9,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::io::http1::chunked::Step;
+use crate::io::http1::framing::{Framing, Malformed};
+use crate::io::http1::rest::Rest;
 use crate::io::socket::Socket;
+use crate::io::splice::{Pipe, Splice, WORTHWHILE};
 use crate::net::BrokenBody;
 
-use super::chunked::{Chunked, Step};
-use super::head::{Framing, Malformed};
 use super::wire::{Ended, Wire};
-
-/// Bytes still to come from which on reads are large.
-const LARGE_FROM: u64 = 64 * 1024;
 
 /// The body of an HTTP/1 answer. Its end gives the connection free.
 #[derive(Debug)]
@@ -34,15 +33,6 @@ pub struct Http1Body {
     sender: Option<AbortOnDropHandle<()>>,
 }
 
-/// What is still to come.
-#[derive(Debug)]
-enum Rest {
-    Nothing,
-    Length(u64),
-    Chunked(Chunked),
-    UntilClose,
-}
-
 impl Http1Body {
     pub(super) fn new(
         wire: &Rc<RefCell<Wire>>,
@@ -50,14 +40,8 @@ impl Http1Body {
         keep_alive: bool,
         sender: Option<AbortOnDropHandle<()>>,
     ) -> Self {
-        let rest = match framing {
-            Framing::None | Framing::Length(0) => Rest::Nothing,
-            Framing::Length(length) => Rest::Length(length),
-            Framing::Chunked => Rest::Chunked(Chunked::default()),
-            Framing::UntilClose => Rest::UntilClose,
-        };
-        let mut body = Self { rest, keep_alive, sender, ..Self::tunnel(wire) };
-        if matches!(body.rest, Rest::Nothing) {
+        let mut body = Self { rest: framing.into(), keep_alive, sender, ..Self::tunnel(wire) };
+        if body.rest.is_nothing() {
             body.end();
         }
         body
@@ -115,39 +99,36 @@ impl Http1Body {
     }
 }
 
-impl Rest {
-    /// Takes what comes next off the front of `unread`.
-    fn take(&mut self, unread: &mut Bytes) -> Result<Step, Malformed> {
-        match self {
-            Self::Nothing => Ok(Step::End(None)),
-            _ if unread.is_empty() => Ok(Step::More),
-            Self::UntilClose => Ok(Step::Data(std::mem::take(unread))),
-            Self::Length(left) => {
-                let taken =
-                    usize::try_from(*left).map_or(unread.len(), |left| left.min(unread.len()));
-                *left -= taken as u64;
-                if *left == 0 {
-                    *self = Self::Nothing;
-                }
-                Ok(Step::Data(unread.split_to(taken)))
-            }
-            Self::Chunked(chunks) => {
-                let step = chunks.next(unread)?;
-                let ended = match &step {
-                    Step::Data(_) => chunks.ends_with(unread),
-                    Step::End(_) => true,
-                    Step::More => false,
-                };
-                if ended {
-                    *self = Self::Nothing;
-                }
-                Ok(step)
-            }
-        }
-    }
+impl Splice for Http1Body {
+    type Error = BrokenBody;
 
-    fn is_large(&self) -> bool {
-        matches!(self, Self::Length(left) if *left >= LARGE_FROM)
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Option<Pipe>,
+    ) -> Poll<Option<Result<usize, BrokenBody>>> {
+        let (Rest::Length(left), Some(wire)) = (&mut self.rest, &self.wire) else {
+            return Poll::Ready(None);
+        };
+        if *left < WORTHWHILE && pipe.is_none() || self.sender.is_some() || self.broken.is_some() {
+            return Poll::Ready(None);
+        }
+        let spliced = ready!(wire.borrow_mut().poll_splice(cx, pipe, *left));
+        let moved = match spliced {
+            None => return Poll::Ready(None),
+            Some(Err(ended)) => {
+                self.keep_alive = false;
+                self.end();
+                return Poll::Ready(Some(Err(ended.into())));
+            }
+            Some(Ok(moved)) => moved,
+        };
+        *left -= moved as u64;
+        if *left == 0 {
+            self.rest = Rest::Nothing;
+            self.end();
+        }
+        Poll::Ready(Some(Ok(moved)))
     }
 }
 
@@ -170,7 +151,7 @@ impl Body for Http1Body {
             }
             Poll::Ready(Ok(piece)) => {
                 this.handed_over = true;
-                if matches!(this.rest, Rest::Nothing) {
+                if this.rest.is_nothing() {
                     this.end();
                 }
                 Poll::Ready(piece.map(Ok))
@@ -190,15 +171,11 @@ impl Body for Http1Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.rest, Rest::Nothing)
+        self.rest.is_nothing()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.rest {
-            Rest::Nothing => SizeHint::with_exact(0),
-            Rest::Length(left) => SizeHint::with_exact(left),
-            Rest::Chunked(_) | Rest::UntilClose => SizeHint::default(),
-        }
+        self.rest.size_hint()
     }
 }
 

@@ -8,15 +8,12 @@
 //! Where the answer begins before the request has ended, what is left of the request is sent by a task of its own: the caller
 //! may read nothing before it has sent everything.
 
-mod blocks;
 mod body;
-mod chunked;
 mod encode;
 mod head;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod hostile;
-mod outgoing;
 mod wire;
 
 use std::cell::RefCell;
@@ -29,6 +26,8 @@ use prometheus::IntCounter;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::io::http1::framing::Framing;
+use crate::io::http1::outgoing::{self, Outgoing};
 use crate::io::request_body::RequestBody;
 use crate::io::socket::Socket;
 
@@ -36,8 +35,6 @@ use super::{MadeWith, RequestHead, ResponseBody, SendFailure, UpstreamResponse};
 
 pub use body::Http1Body;
 
-use head::Framing;
-use outgoing::Outgoing;
 use wire::{Awaited, Wire};
 
 /// A connection that carries one request at a time.
@@ -119,7 +116,11 @@ impl Http1 {
 
     /// Hands the request over.
     fn begin(&self, head: &RequestHead<'_>, body: RequestBody) -> Awaited {
-        self.wire.borrow_mut().begin(Outgoing::new(head, body));
+        let body = (!http_body::Body::is_end_stream(&body)).then_some(body);
+        let size = body.as_ref().map(http_body::Body::size_hint);
+        let mut text = outgoing::text();
+        let encoding = encode::head(&mut text, head, size.as_ref());
+        self.wire.borrow_mut().begin(Outgoing::new(text, body, encoding));
         Awaited::new(head.method == Method::HEAD, HeaderMap::new())
     }
 

@@ -6,16 +6,16 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use prometheus::IntCounter;
 
-use crate::io::request_body::RequestBody;
+use crate::io::http1::blocks;
+use crate::io::http1::framing::{Malformed, Scan};
+use crate::io::http1::outgoing::{Halt, Outgoing};
+use crate::io::request_body::{BodyError, RequestBody};
 use crate::io::socket::Socket;
-use crate::net::SendFailure;
+use crate::io::splice::Pipe;
+use crate::net::{MAX_INTERIM, SendFailure};
 use crate::tls::handshake;
 
-use super::blocks;
-use super::head::{self, Head, Malformed, Scan};
-use crate::net::MAX_INTERIM;
-
-use super::outgoing::{Halt, Outgoing};
+use super::head::{self, Head};
 
 /// A connection, as its handle, the body of its answer and the sender of a late request body share it.
 #[derive(Debug)]
@@ -111,6 +111,9 @@ impl Wire {
         match self.outgoing.poll(cx, socket) {
             Poll::Ready(Err(Halt::Body(error))) => {
                 return Poll::Ready(Err(SendFailure::Body(error)));
+            }
+            Poll::Ready(Err(Halt::WrongLength)) => {
+                return Poll::Ready(Err(SendFailure::Body(BodyError::Malformed)));
             }
             Poll::Ready(Err(Halt::Broken)) if !self.outgoing.has_begun() => {
                 return Poll::Ready(Err(SendFailure::NotSent));
@@ -210,11 +213,37 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
+    /// Moves up to `most` bytes of an answer into an empty pipe, which is lent where there is none. Ready with `None`: they have
+    /// to be read.
+    pub(super) fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Option<Pipe>,
+        most: u64,
+    ) -> Poll<Option<Result<usize, Ended>>> {
+        let Some(socket) = self.socket.as_mut().filter(|socket| socket.can_splice()) else {
+            return Poll::Ready(None);
+        };
+        if !self.unread.is_empty() {
+            return Poll::Ready(None);
+        }
+        if pipe.is_none() {
+            *pipe = Pipe::lend();
+        }
+        let Some(pipe) = pipe else { return Poll::Ready(None) };
+        Poll::Ready(Some(match ready!(socket.poll_splice_from(cx, pipe, most)) {
+            Ok(0) => Err(Ended::Closed),
+            Ok(moved) => Ok(moved),
+            Err(_) => Err(Ended::Reset),
+        }))
+    }
+
     /// Sends what is left of a request whose answer has begun; ready at its end.
     pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(()) };
         let ended = ready!(self.outgoing.poll(cx, socket));
-        if let (Err(Halt::Body(_)), Some(reader)) = (ended, self.reader.take()) {
+        if let (Err(Halt::Body(_) | Halt::WrongLength), Some(reader)) = (ended, self.reader.take())
+        {
             reader.wake();
         }
         Poll::Ready(())

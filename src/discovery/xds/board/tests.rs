@@ -20,7 +20,8 @@ impl Upstream {
         let (sender, updates) = watch::channel(Discovered::unanswered(source.clone(), now));
         let status = Arc::new(ProviderStatus::new(now));
         let publisher = Publisher::new(source, sender, status.clone());
-        let id = board.join(resource.to_owned(), publisher, now);
+        let wanted = Wanted { resource: resource.to_owned(), advice: true };
+        let id = board.join(wanted, publisher, now);
         Self { id, updates, status }
     }
 

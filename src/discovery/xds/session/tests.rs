@@ -4,9 +4,13 @@ use envoy_types::pb::envoy::config::core::v3::{
 use envoy_types::pb::envoy::config::endpoint::v3::{
     Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
+use envoy_types::pb::envoy::service::discovery::v3::Resource;
+use envoy_types::pb::google::protobuf::Any;
 use envoy_types::util::pack_any;
 use proptest::prelude::*;
+use prost::Message;
 
+use super::super::subscription::{INVALID_ARGUMENT, NAMED_MISTAKES};
 use super::*;
 use crate::base::rng::Rng;
 

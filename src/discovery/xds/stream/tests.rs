@@ -24,9 +24,9 @@ where
 {
     let (channel, noted) = speak(io, "http", "plane.test:1", ping).await.unwrap();
     let shared = shared();
-    let mut session = Session::new(shared.control_plane.node());
-    session.want(["articles".to_owned()].into());
-    let end = follow(&shared, channel, &noted, &mut session, &mut false).await;
+    let mut asked = Asked::new(&shared);
+    asked.assignments.want(["articles".to_owned()].into());
+    let end = follow(&shared, channel, &noted, &mut asked, &mut false).await;
     (end.unwrap_err(), noted)
 }
 

@@ -44,7 +44,7 @@ fn a_target_is_a_path_whatever_form_it_had() {
 fn the_head_and_the_size_say_how_a_body_is_framed() {
     let unknown = SizeHint::new();
     let exact = SizeHint::with_exact(5);
-    let chunked = Encoding::Chunked(Vec::new());
+    let chunked = Encoding::Chunked(Trailers::Announced(Vec::new()));
     let length = ("content-length", "7");
     let coding = ("transfer-encoding", "chunked");
     for (list, body, text, expected) in [
@@ -58,25 +58,13 @@ fn the_head_and_the_size_say_how_a_body_is_framed() {
             &[coding, length][..],
             Some(&exact),
             "transfer-encoding: chunked\r\n",
-            Encoding::Chunked(Vec::new()),
+            Encoding::Chunked(Trailers::Announced(Vec::new())),
         ),
     ] {
         let (head, encoding) = written(&Method::POST, "/", list, body.copied());
         assert_eq!(head, format!("POST / HTTP/1.1\r\n{text}\r\n"));
         assert_eq!(encoding, expected);
     }
-}
-
-#[test]
-fn a_length_is_kept_to() {
-    let mut owed = Encoding::Length(5);
-    let (mut out, mut behind) = (Vec::new(), &b""[..]);
-    assert_eq!(owed.piece(3, &mut out), Ok(&b""[..]));
-    assert_eq!(owed.end(&mut behind, None, &mut out), Err(WrongLength));
-    assert_eq!(owed.piece(3, &mut out), Err(WrongLength));
-    assert_eq!(owed.piece(2, &mut out), Ok(&b""[..]));
-    assert_eq!(owed.end(&mut behind, None, &mut out), Ok(()));
-    assert!(out.is_empty());
 }
 
 #[test]

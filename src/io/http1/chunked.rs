@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::{MAX_FIELDS, Malformed};
+use super::framing::{MAX_FIELDS, Malformed};
 
 /// Bytes of extensions in a body: nobody uses them, but to make work.
 const MAX_EXTENSIONS: usize = 16 * 1024;
@@ -16,7 +16,7 @@ const MAX_TRAILERS: usize = 16 * 1024;
 
 /// What comes next of a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
     /// A piece of a chunk.
     Data(Bytes),
     /// Nothing before more is read.
@@ -27,7 +27,7 @@ pub(super) enum Step {
 
 /// How far a body has come.
 #[derive(Debug, Default)]
-pub(super) struct Chunked {
+pub struct Chunked {
     state: State,
     /// The chunk's size as far as it was read; then what is left of it.
     size: u64,
@@ -61,7 +61,7 @@ impl Chunked {
     ///
     /// # Errors
     /// [`Malformed`].
-    pub(super) fn next(&mut self, unread: &mut Bytes) -> Result<Step, Malformed> {
+    pub fn next(&mut self, unread: &mut Bytes) -> Result<Step, Malformed> {
         let mut used = 0;
         while let Some(&byte) = unread.get(used) {
             if self.state == State::Data {
@@ -81,7 +81,7 @@ impl Chunked {
 
     /// Takes the end off the front of `unread`, if all of it is there and nothing but the end: so that it is known with the
     /// last piece of data.
-    pub(super) fn ends_with(&mut self, unread: &mut Bytes) -> bool {
+    pub fn ends_with(&mut self, unread: &mut Bytes) -> bool {
         const END: &[u8] = b"\r\n0\r\n\r\n";
         let ends = self.state == State::DataCr && unread.starts_with(END);
         if ends {

@@ -1,4 +1,4 @@
-//! Where responses are read into: blocks of the worker, not of the connection.
+//! Where messages are read into: blocks of the worker, not of the connection.
 //!
 //! A connection that waits holds no buffer. What was read is cut off its block and passed on without a copy; a block is
 //! used again once nobody holds a piece of it. Small reads share blocks of 32 KiB: a piece keeps no more than that from
@@ -66,15 +66,15 @@ impl Blocks {
 
 /// What a read has found.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub struct Piece {
     /// Empty at the end.
-    pub(super) bytes: Bytes,
+    pub bytes: Bytes,
     /// There was no room for more: more may have come.
-    pub(super) full: bool,
+    pub full: bool,
 }
 
 /// Reads what has come.
-pub(super) fn poll_read(
+pub fn poll_read(
     socket: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     large: bool,
