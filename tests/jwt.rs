@@ -5,6 +5,8 @@
 mod dnsmasq;
 #[path = "support/http2.rs"]
 mod http2;
+#[path = "support/local.rs"]
+mod local;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
