@@ -401,7 +401,10 @@ fn a_source_has_so_many_connections_and_others_have_theirs() {
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
         let mut next = Connection::open(to);
-        let asked = next.stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let asked = next
+            .stream
+            .get_mut()
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         if asked.is_ok() && next.rest().starts_with(b"HTTP/1.1 200 ") {
             break;
         }

@@ -22,7 +22,7 @@ use crate::base::error::Reason;
 use crate::base::identity::Identity;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
 use crate::io::frame_watch::{FrameKind, FrameWatch};
-use crate::io::http1::server::{Connection, Fault, HeadLimits};
+use crate::io::http1::server::{Connection, Fault, HeadLimits, LATE};
 use crate::io::incoming::Incoming;
 use crate::io::reset_watch::ResetWatch;
 use crate::io::socket::{Activity, Socket};
@@ -210,6 +210,10 @@ async fn serve_http1(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     let ended = match ended {
         // All answers are out: what the caller still sends is nobody's request.
         Ended::HeadTimeout if connection.lingers() => Ended::Cut,
+        Ended::HeadTimeout => {
+            connection.refuse(&LATE, &worker.tick).await;
+            Ended::Served(Err(Fault::Refused(LATE)))
+        }
         ended => ended,
     };
     if let Ended::Served(Err(Fault::Refused(refusal))) = &ended {

@@ -1,7 +1,8 @@
 //! A request's head: from bytes to fields, and how its body is framed (RFC 9112 §6.3). Pure.
 //!
 //! What is not HTTP, or where a reader could take the end of the body for another, is refused here. What a head means is
-//! checked by who answers it. Values stay slices of what was read; nothing is copied.
+//! checked by who answers it. A head is copied once, into memory of its own: it lives as long as its request, and would keep the whole
+//! block that it was read into from being used again.
 
 use std::mem::MaybeUninit;
 
@@ -38,6 +39,13 @@ pub struct Refusal {
     /// For people.
     pub detail: &'static str,
 }
+
+/// Of a head that has begun to come, and stays away.
+pub const LATE: Refusal = Refusal {
+    reason: Reason::RequestTimeout,
+    status: StatusCode::REQUEST_TIMEOUT,
+    detail: "the request's head did not arrive in time",
+};
 
 impl Refusal {
     const fn too_large(status: StatusCode, detail: &'static str) -> Self {
@@ -114,7 +122,14 @@ pub(super) fn parse(
     if target.len() > MAX_TARGET {
         return Err(Refusal::too_large(StatusCode::URI_TOO_LONG, "the target is too long"));
     }
-    let target = Uri::from_maybe_shared(unread.slice_ref(target.as_bytes()))
+    let own = Bytes::copy_from_slice(&unread[..length]);
+    let start = unread.as_ptr().addr();
+    let copied = |part: &[u8]| {
+        let at = part.as_ptr().addr().wrapping_sub(start);
+        // An empty value may stand anywhere.
+        if part.is_empty() { Bytes::new() } else { own.slice(at..at + part.len()) }
+    };
+    let target = Uri::from_maybe_shared(copied(target.as_bytes()))
         .map_err(|_| Malformed("the target is not one"))?;
     let mut said = Said::new(version);
     let (mut expects, mut upgrades, mut codes_end) = (false, method == Method::CONNECT, false);
@@ -122,7 +137,7 @@ pub(super) fn parse(
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Malformed("a field's name is not one"))?;
-        let value = HeaderValue::from_maybe_shared(unread.slice_ref(field.value))
+        let value = HeaderValue::from_maybe_shared(copied(field.value))
             .map_err(|_| Malformed("a field's value is not one"))?;
         said.note(&name, field.value);
         if name == CONTENT_LENGTH && said.lengths > 1 {

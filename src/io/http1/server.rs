@@ -24,7 +24,7 @@ use crate::io::tick::Tick;
 use super::framing::Scan;
 use super::outgoing::{self, Halt, Outgoing};
 use super::request::Head;
-pub use super::request::{HeadLimits, Refusal};
+pub use super::request::{HeadLimits, LATE, Refusal};
 use super::response;
 pub use super::wire::Fault;
 use super::wire::{Half, Wire};
@@ -158,8 +158,8 @@ impl Connection {
         }
     }
 
-    /// Answers what nobody else can.
-    async fn refuse(&self, refusal: &Refusal, tick: &Tick) {
+    /// Answers what nobody else can, and ends the connection.
+    pub async fn refuse(&self, refusal: &Refusal, tick: &Tick) {
         let (status, reason) = (refusal.status, refusal.reason);
         let text = format!("{reason}: {}\n", refusal.detail);
         let answer = format!(

@@ -42,6 +42,8 @@ pub(in crate::io) struct Wire {
     unread: Bytes,
     /// The last read found no room for more.
     full: bool,
+    /// That stands in memory of its own.
+    apart: bool,
     /// Of the request's body.
     rest: Rest,
     /// Why that body has failed.
@@ -71,6 +73,7 @@ impl Wire {
         Self {
             socket: Some(socket),
             unread: Bytes::new(),
+            apart: false,
             full: false,
             rest: Rest::Nothing,
             failed: None,
@@ -103,8 +106,20 @@ impl Wire {
                 Poll::Pending if self.ending && self.unread.is_empty() => {
                     return Poll::Ready(Ok(None));
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.keep_apart();
+                    return Poll::Pending;
+                }
             }
+        }
+    }
+
+    /// Copies what has come of a head into memory of its own: a caller that sends one byte and no more must not keep the block
+    /// that it was read into.
+    fn keep_apart(&mut self) {
+        if !self.unread.is_empty() && !self.apart {
+            self.unread = Bytes::copy_from_slice(&self.unread);
+            self.apart = true;
         }
     }
 
@@ -127,7 +142,7 @@ impl Wire {
         }
         self.full = piece.full;
         if self.unread.is_empty() {
-            self.unread = piece.bytes;
+            (self.unread, self.apart) = (piece.bytes, false);
         } else {
             // A head or a chunk's size that comes in pieces.
             let unread = std::mem::take(&mut self.unread);
