@@ -7,6 +7,10 @@
     reason = "test code"
 )]
 
+#[path = "support/calls.rs"]
+mod calls;
+#[path = "support/http2.rs"]
+mod http2;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
@@ -295,6 +299,37 @@ fn health_is_checked_over_the_same_tls() {
     // The endpoint does not let us in. In TLS 1.3 it says so only after the handshake.
     let stranger = ca.issue("stranger", &["spiffe://blog/ns/other/sa/x"]);
     checks(&health(&stranger, "http: /healthz"), "protocol_error");
+}
+
+#[test]
+fn grpc_health_is_asked_over_the_same_tls() {
+    const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";
+    let ca = Authority::new("ca");
+    let upstream = calls::server(|raw, stream, _| {
+        let head = [vec![0x88], calls::fields(&[("content-type", "application/grpc")])].concat();
+        raw.send(http2::HEADERS, http2::END_HEADERS, stream, &head);
+        raw.send(http2::DATA, 0, stream, SERVING);
+        calls::end(raw, stream, "0", &[]);
+    });
+    let far = guarded(&ca, "client_cert: required, allow: \"spiffe://blog/ns/web/*\"", &upstream);
+    let asking = |own: &Issued| {
+        Proxy::start(&format!(
+            "admin: 127.0.0.1:0\nidentity: {{ {}, ca: {} }}\nlisteners:\n  out: {{ bind: 127.0.0.1:0, routes: [{{ to: far }}] }}\nupstreams:\n  far: {{ endpoints: [\"{}\"], protocol: http2, tls: {{ verify: \"spiffe://blog/*\" }}, health: {{ grpc: a.B, interval: 100ms, timeout: 90ms }} }}\n",
+            own.yaml(),
+            ca.ca().display(),
+            far.address("in"),
+        ))
+    };
+    let checks = |metrics: &support::Metrics, outcome: &str| {
+        metrics.sum("outrigger_upstream_health_checks_total", &[("outcome", outcome)])
+    };
+    let ours = asking(&ca.issue("web", &[WEB]));
+    ours.wait_metrics("it serves", |metrics| checks(metrics, "success") >= 2.0);
+    let stranger = asking(&ca.issue("stranger", &["spiffe://blog/ns/other/sa/x"]));
+    let seen = stranger.wait_metrics("a verdict", |metrics| {
+        metrics.sum("outrigger_upstream_health_checks_total", &[]) >= 2.0
+    });
+    assert!(checks(&seen, "success") < 0.5, "it is not let in");
 }
 
 /// TLS 1.3 lets us send before the endpoint has looked at our certificate; what was sent has reached nobody.
