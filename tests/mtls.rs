@@ -22,7 +22,7 @@ use rcgen::{
     RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use support::{Proxy, Upstream};
-use tls::{Authority, Issued, curl, get};
+use tls::{Authority, Issued, curl, get, program};
 
 const DONE: &str = "outrigger_downstream_tls_handshakes_total";
 const FAILED: &str = "outrigger_downstream_tls_handshake_failures_total";
@@ -100,6 +100,37 @@ fn who_shows_a_certificate_is_known_and_who_does_not_is_refused() {
     let more = args(&own);
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
     assert_eq!(curl(to, &ca.ca(), "/", &more).unwrap(), "hello200 2 ");
+}
+
+#[test]
+fn openssl_is_let_in_with_the_right_certificate_alone() {
+    let (ca, other) = (Authority::new("ca"), Authority::new("other"));
+    let proxy = guarded(&ca, "client_cert: required", &Upstream::ok("hello"));
+    let to = format!("localhost:{}", proxy.address("in").port());
+    let (own, stranger) = (ca.issue("web", &[WEB]), other.issue("stranger", &[WEB]));
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for version in ["-tls1_3", "-tls1_2"] {
+        for (shown, wanted) in [
+            (Some(&own), "200 OK"),
+            (None, "alert certificate required"),
+            (Some(&stranger), "alert unknown ca"),
+        ] {
+            let ca = ca.ca();
+            let mut args = vec!["s_client", "-connect", &to, "-verify_return_error", "-ign_eof"];
+            args.extend([version, "-CAfile", ca.to_str().unwrap()]);
+            if let Some(issued) = shown {
+                args.extend(["-cert", issued.cert.to_str().unwrap()]);
+                args.extend(["-key", issued.key.to_str().unwrap()]);
+            }
+            let Some(output) = program("openssl", &args, request) else { return };
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(said.contains(wanted), "{version}, {wanted}: {said}");
+            assert_eq!(said.contains("hello"), shown.is_some_and(|shown| shown.cert == own.cert));
+        }
+    }
+    wait_failed(&proxy, "no_certificate", 2.0);
+    wait_failed(&proxy, "unknown_authority", 2.0);
 }
 
 #[test]
