@@ -1,9 +1,15 @@
 //! Tokens: who is let in with which, and where their keys come from.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 
+#[path = "support/dnsmasq.rs"]
+mod dnsmasq;
 #[path = "support/http2.rs"]
 mod http2;
+#[path = "support/local.rs"]
+mod local;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 #[path = "support/traffic.rs"]
 mod traffic;
 
@@ -18,6 +24,7 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 
 use support::{Metrics, Proxy, Reply, Upstream, get, http};
+use tls::Authority;
 use traffic::{Setup, answer};
 
 struct Signer {
@@ -300,5 +307,94 @@ fn what_is_too_long_or_nobodys_answer_keeps_the_last_good_keys() {
             "{}",
             metrics.text
         );
+    }
+}
+
+/// A proxy whose system trusts `ca` alone.
+fn trusting(ca: &Authority, yaml: &str) -> Proxy {
+    let proxy = Proxy::spawn(yaml, |command| {
+        command.env("SSL_CERT_FILE", ca.ca()).env_remove("SSL_CERT_DIR")
+    });
+    proxy.log().wait("start", |line| line.contains("outrigger is running").then_some(()));
+    proxy
+}
+
+#[test]
+fn keys_come_over_https_from_whom_an_authority_of_the_system_vouches_for() {
+    let (ca, other) = (Authority::new("ca"), Authority::new("other"));
+    let (upstream, signer) = (Upstream::ok("ok"), Signer::new("a"));
+    let keys = answer(200, "", &set(&[&signer]));
+    for (file, by, name, in_force) in [
+        ("good", &ca, "localhost", true),
+        ("foreign", &other, "localhost", false),
+        ("misnamed", &ca, "elsewhere.test", false),
+    ] {
+        let issuer = by.issue(file, &[name]).serve(keys.clone(), true);
+        let jwks = format!("https://localhost:{}/keys.json", issuer.address.port());
+        let setup = Setup::new(&[upstream.address]).listener(&listener(&jwks));
+        let proxy = trusting(&ca, &setup.yaml());
+        let (family, labels) = match in_force {
+            true => ("outrigger_jwks_keys", vec![]),
+            false => ("outrigger_jwks_errors_total", vec![("reason", "tls")]),
+        };
+        proxy.wait_metrics(file, |metrics| metrics.sum(family, &labels) > 0.5);
+        let status = ask(proxy.address("outbound"), "/", &signer.good()).status;
+        assert_eq!(status, if in_force { 200 } else { 503 }, "{file}");
+    }
+}
+
+#[test]
+fn the_name_of_an_issuer_is_looked_up_where_the_file_says() {
+    let Some(mut server) = dnsmasq::NameServer::new() else { return };
+    server.names("127.0.0.1 keys.test\n");
+    server.start();
+    let (ca, upstream, signer) = (Authority::new("ca"), Upstream::ok("ok"), Signer::new("a"));
+    let issuer = ca.issue("keys", &["keys.test"]).serve(answer(200, "", &set(&[&signer])), true);
+    let jwks = format!("https://keys.test:{}/", issuer.address.port());
+    let mut setup = Setup::new(&[upstream.address]).listener(&listener(&jwks));
+    setup.top.push_str(&format!("dns: {{ servers: [\"127.0.0.1:{}\"] }}\n", server.port));
+    let proxy = trusting(&ca, &setup.yaml());
+    proxy.wait_metrics("the keys", |metrics| is(metrics.sum("outrigger_jwks_keys", &[]), 1));
+    assert_eq!(ask(proxy.address("outbound"), "/", &signer.good()).status, 200);
+}
+
+#[test]
+fn check_tells_what_is_wrong_with_a_file_of_keys_and_where_it_is_named() {
+    let (dir, path) = file(&[&Signer::new("a")]);
+    let config = dir.path().join("outrigger.yaml");
+    let check = |jwt: &str| {
+        let yaml = format!(
+            "listeners:\n  in:\n    bind: 127.0.0.1:0\n    jwt: {jwt}\n    routes: [{{ respond: {{ status: 200 }} }}]\n"
+        );
+        std::fs::write(&config, yaml).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_outrigger"))
+            .args(["check", "-c", config.to_str().unwrap()])
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let issuer =
+        |path: &Path| format!("{{ issuer: a, audience: b, jwks: \"file://{}\" }}", path.display());
+    let good = issuer(&path);
+    assert!(check(&good).0 && check(&format!("[{good}]")).0);
+    let bad = dir.path().join("bad.json");
+    let wrong = [
+        (None, "No such file or directory"),
+        (Some("{ \"keys\": ["), "not a JSON object with a list `keys`"),
+        (Some("{ \"keys\": [] }"), "none of its keys is a public key"),
+        (Some(&*" ".repeat(300_000)), "longer than 256 KiB"),
+    ];
+    for (text, why) in wrong {
+        if let Some(text) = text {
+            std::fs::write(&bad, text).unwrap();
+        }
+        let (alone, listed) = (issuer(&bad), format!("[{good}, {}]", issuer(&bad)));
+        for jwt in [alone, listed] {
+            let (ok, said) = check(&jwt);
+            assert!(!ok && said.contains("error[bad-jwks]") && said.contains(why), "{said}");
+            // The last of them, behind `    jwt: `.
+            let column = 10 + jwt.rfind("\"file://").unwrap();
+            assert!(said.contains(&format!("outrigger.yaml:4:{column}\n")), "{column} in {said}");
+        }
     }
 }

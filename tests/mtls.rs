@@ -7,6 +7,10 @@
     reason = "test code"
 )]
 
+#[path = "support/calls.rs"]
+mod calls;
+#[path = "support/http2.rs"]
+mod http2;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
@@ -18,7 +22,7 @@ use rcgen::{
     RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use support::{Proxy, Upstream};
-use tls::{Authority, Issued, curl, get};
+use tls::{Authority, Issued, curl, get, program};
 
 const DONE: &str = "outrigger_downstream_tls_handshakes_total";
 const FAILED: &str = "outrigger_downstream_tls_handshake_failures_total";
@@ -96,6 +100,37 @@ fn who_shows_a_certificate_is_known_and_who_does_not_is_refused() {
     let more = args(&own);
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
     assert_eq!(curl(to, &ca.ca(), "/", &more).unwrap(), "hello200 2 ");
+}
+
+#[test]
+fn openssl_is_let_in_with_the_right_certificate_alone() {
+    let (ca, other) = (Authority::new("ca"), Authority::new("other"));
+    let proxy = guarded(&ca, "client_cert: required", &Upstream::ok("hello"));
+    let to = format!("localhost:{}", proxy.address("in").port());
+    let (own, stranger) = (ca.issue("web", &[WEB]), other.issue("stranger", &[WEB]));
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for version in ["-tls1_3", "-tls1_2"] {
+        for (shown, wanted) in [
+            (Some(&own), "200 OK"),
+            (None, "alert certificate required"),
+            (Some(&stranger), "alert unknown ca"),
+        ] {
+            let ca = ca.ca();
+            let mut args = vec!["s_client", "-connect", &to, "-verify_return_error", "-ign_eof"];
+            args.extend([version, "-CAfile", ca.to_str().unwrap()]);
+            if let Some(issued) = shown {
+                args.extend(["-cert", issued.cert.to_str().unwrap()]);
+                args.extend(["-key", issued.key.to_str().unwrap()]);
+            }
+            let Some(output) = program("openssl", &args, request) else { return };
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(said.contains(wanted), "{version}, {wanted}: {said}");
+            assert_eq!(said.contains("hello"), shown.is_some_and(|shown| shown.cert == own.cert));
+        }
+    }
+    wait_failed(&proxy, "no_certificate", 2.0);
+    wait_failed(&proxy, "unknown_authority", 2.0);
 }
 
 #[test]
@@ -264,6 +299,37 @@ fn health_is_checked_over_the_same_tls() {
     // The endpoint does not let us in. In TLS 1.3 it says so only after the handshake.
     let stranger = ca.issue("stranger", &["spiffe://blog/ns/other/sa/x"]);
     checks(&health(&stranger, "http: /healthz"), "protocol_error");
+}
+
+#[test]
+fn grpc_health_is_asked_over_the_same_tls() {
+    const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";
+    let ca = Authority::new("ca");
+    let upstream = calls::server(|raw, stream, _| {
+        let head = [vec![0x88], calls::fields(&[("content-type", "application/grpc")])].concat();
+        raw.send(http2::HEADERS, http2::END_HEADERS, stream, &head);
+        raw.send(http2::DATA, 0, stream, SERVING);
+        calls::end(raw, stream, "0", &[]);
+    });
+    let far = guarded(&ca, "client_cert: required, allow: \"spiffe://blog/ns/web/*\"", &upstream);
+    let asking = |own: &Issued| {
+        Proxy::start(&format!(
+            "admin: 127.0.0.1:0\nidentity: {{ {}, ca: {} }}\nlisteners:\n  out: {{ bind: 127.0.0.1:0, routes: [{{ to: far }}] }}\nupstreams:\n  far: {{ endpoints: [\"{}\"], protocol: http2, tls: {{ verify: \"spiffe://blog/*\" }}, health: {{ grpc: a.B, interval: 100ms, timeout: 90ms }} }}\n",
+            own.yaml(),
+            ca.ca().display(),
+            far.address("in"),
+        ))
+    };
+    let checks = |metrics: &support::Metrics, outcome: &str| {
+        metrics.sum("outrigger_upstream_health_checks_total", &[("outcome", outcome)])
+    };
+    let ours = asking(&ca.issue("web", &[WEB]));
+    ours.wait_metrics("it serves", |metrics| checks(metrics, "success") >= 2.0);
+    let stranger = asking(&ca.issue("stranger", &["spiffe://blog/ns/other/sa/x"]));
+    let seen = stranger.wait_metrics("a verdict", |metrics| {
+        metrics.sum("outrigger_upstream_health_checks_total", &[]) >= 2.0
+    });
+    assert!(checks(&seen, "success") < 0.5, "it is not let in");
 }
 
 /// TLS 1.3 lets us send before the endpoint has looked at our certificate; what was sent has reached nobody.

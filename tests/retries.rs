@@ -250,6 +250,26 @@ fn dechunked(request: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_method_that_is_not_listed_is_not_sent_again_and_that_is_counted() {
+    let upstream = Upstream::scripted(|_| answer(503, "", "no"));
+    let retry = "retry: { when: [gateway-error], methods: [GET], backoff: 1ms..1ms }";
+    let proxy = Proxy::start(&Setup::new(&[upstream.address]).route(retry).yaml());
+    let to = proxy.address("outbound");
+    assert_eq!(http(to, "PUT", "/put", &[], b"x").status, 503);
+    assert_eq!(http(to, "GET", "/get", &[], b"").status, 503);
+    let line = proxy.access_line(|line| line["path"] == "/put");
+    assert_eq!(
+        (&line["attempts"], &line["retry_suppressed"]),
+        (&1.into(), &"method_not_listed".into())
+    );
+    assert_eq!(proxy.access_line(|line| line["path"] == "/get")["attempts"], 3);
+    let suppressed = proxy
+        .metrics()
+        .sum("outrigger_upstream_retries_suppressed_total", &[("reason", "method_not_listed")]);
+    assert!((suppressed - 1.0).abs() < 0.5, "{suppressed}");
+}
+
+#[test]
 fn bodies_are_sent_again_whole_up_to_replay_and_not_beyond() {
     let upstream = Upstream::scripted(|number| match number % 2 {
         0 => answer(503, "", "first"),

@@ -15,11 +15,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use support::{Connection, Proxy, Upstream};
-use tls::{Authority, Issued, open};
+use tls::{Authority, open};
 
 /// Two proxies in a row, TLS between them and before them: `protocol` on the first listener, the keys of both listeners, and
 /// those of the upstream between.
@@ -105,40 +102,12 @@ fn a_half_closed_connection_still_receives() {
     assert_eq!(said, format!("{} bytes", large().len()));
 }
 
-/// An endpoint that answers each connection with these bytes under TLS, and then says that this is the end, or not.
-fn endpoint(own: &Issued, answer: &'static [u8], notify: bool) -> Upstream {
-    let chain = CertificateDer::pem_file_iter(&own.cert).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(&own.key).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let config = Arc::new(config);
-    Upstream::serve(move |_, stream| {
-        let session = ServerConnection::new(Arc::clone(&config)).unwrap();
-        let mut stream = StreamOwned::new(session, stream);
-        let mut request = [0; 4096];
-        if stream.read(&mut request).is_err() || stream.write_all(answer).is_err() {
-            return;
-        }
-        if notify {
-            stream.conn.send_close_notify();
-        }
-        let _gone = stream.flush();
-        let _gone = stream.sock.shutdown(Shutdown::Write);
-        let _gone = stream.sock.read(&mut request);
-    })
-}
-
 #[test]
 fn an_answer_that_ends_with_its_connection_is_whole_only_when_the_end_was_said() {
     let ca = Authority::new("ca");
     let own = ca.issue("endpoint", &["localhost"]);
     for (notify, whole) in [(true, true), (false, false)] {
-        let endpoint = endpoint(&own, b"HTTP/1.1 200 OK\r\n\r\nall of it", notify);
+        let endpoint = own.serve(b"HTTP/1.1 200 OK\r\n\r\nall of it".to_vec(), notify);
         let proxy = Proxy::start(&format!(
             "admin: 127.0.0.1:0\nlisteners:\n  in: {{ bind: 127.0.0.1:0, routes: [{{ to: next, retry: never }}] }}\nupstreams:\n  next: {{ endpoints: [\"{}\"], protocol: http1, connect_timeout: 5s, tls: {{ sni: localhost, ca: {} }} }}\n",
             endpoint.address,

@@ -37,7 +37,12 @@ impl Effective {
     /// Where the value of the last of `keys` stands, each below the one before.
     pub(super) fn span(&self, keys: &[&str]) -> Option<super::source::Span> {
         let root = self.root.as_ref()?;
-        keys.iter().try_fold(root, |node, key| node.get(key)).map(|node| node.span)
+        keys.iter()
+            .try_fold(root, |node, key| match (&node.value, key.parse::<usize>()) {
+                (Value::List(items), Ok(index)) => items.get(index),
+                _ => node.get(key),
+            })
+            .map(|node| node.span)
     }
 
     /// `config`, read from this tree of `source`, with an origin behind every value.

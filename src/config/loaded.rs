@@ -34,7 +34,7 @@ impl Loaded {
             .unwrap_or_default()
     }
 
-    /// Where the value of the last of `keys` stands, each below the one before; `None` where it is not written.
+    /// Where the value of the last of `keys` stands, each below the one before (in a list: by its number, from 0); `None` where it is not written.
     pub fn span(&self, keys: &[&str]) -> Option<Span> {
         self.effective.span(keys)
     }

@@ -24,7 +24,7 @@ use crate::tls::{ClientTls, FileError, Material, ServerTls};
 
 use super::ApplyError;
 
-pub use findings::add_findings;
+pub(super) use findings::findings;
 pub(super) use watch::run as watch;
 
 /// A set that is wrong is looked at again after this time before it is refused: certificate and key are two files, and

@@ -6,6 +6,7 @@
 //! otherwise shut the service, and an issuer that withdraws a key early has `exp` for it.
 
 mod fetch;
+mod findings;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,12 +17,14 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, Jwks};
+use crate::discovery::dns::Resolver;
 use crate::metrics::{JwksMetrics, Metrics};
 use crate::policy::jwt::{KeySet, KeySetError, Keys};
 
 use super::ApplyError;
 use super::watch::FileWatch;
 use fetch::{Trouble, fetch};
+pub(super) use findings::findings;
 
 /// Between two questions. Issuers announce a key hours before they sign with it; Envoy waits as long by default.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -38,6 +41,8 @@ const MOST_BYTES: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     running: HashMap<Jwks, Source>,
+    /// Made with the first address, for as long as the process lives: as that of upstreams.
+    resolver: Option<Arc<Resolver>>,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,7 @@ struct Source {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     keys: HashMap<Jwks, Arc<Keys>>,
+    resolver: Option<Arc<Resolver>>,
 }
 
 impl Plan {
@@ -63,9 +69,9 @@ impl Sources {
     /// Finds or reads what `config` needs; changes nothing.
     ///
     /// # Errors
-    /// A file that cannot be read or holds no keys.
+    /// A file that cannot be read or holds no keys; a search domain that is no name.
     pub(super) fn plan(&self, config: &Config) -> Result<Plan, ApplyError> {
-        let mut plan = Plan::default();
+        let mut plan = Plan { resolver: self.resolver.clone(), ..Plan::default() };
         for issuer in config.listeners.iter().flat_map(|listener| &listener.jwt) {
             if plan.keys.contains_key(&issuer.jwks) {
                 continue;
@@ -75,15 +81,16 @@ impl Sources {
                 None => Arc::default(),
             };
             if let (Jwks::File(path), None) = (&issuer.jwks, keys.current()) {
-                let invalid = |error: String| {
-                    ApplyError::Invalid(format!(
-                        "jwks of issuer {}: {}: {error}",
-                        issuer.issuer,
-                        path.display()
-                    ))
+                let invalid = |error| {
+                    let name = &issuer.issuer;
+                    ApplyError::Invalid(format!("jwks of issuer {name}: {error}"))
                 };
-                let text = read(path).map_err(|error| invalid(error.to_string()))?;
-                keys.publish(KeySet::parse(&text).map_err(|error| invalid(error.to_string()))?);
+                keys.publish(load(path).map_err(invalid)?);
+            }
+            if let (Jwks::Http { .. }, None) = (&issuer.jwks, &plan.resolver) {
+                let made = Resolver::new(&config.dns.servers, &config.dns.search);
+                let made = made.map_err(|error| ApplyError::Invalid(error.to_string()))?;
+                plan.resolver = Some(Arc::new(made));
             }
             plan.keys.insert(issuer.jwks.clone(), keys);
         }
@@ -92,6 +99,7 @@ impl Sources {
 
     /// Keeps what the plan has up to date, and forgets the rest.
     pub(super) fn commit(&mut self, plan: Plan, metrics: &Metrics) {
+        self.resolver = plan.resolver;
         let gone: Vec<Jwks> =
             self.running.keys().filter(|jwks| !plan.keys.contains_key(jwks)).cloned().collect();
         for jwks in gone {
@@ -107,11 +115,15 @@ impl Sources {
                 metrics: metrics.access.jwks(&jwks.to_string(), &Trouble::words()),
                 keys: Arc::clone(&keys),
             };
-            let task = match jwks.clone() {
-                Jwks::File(path) => {
+            let task = match (jwks.clone(), self.resolver.clone()) {
+                (jwks @ Jwks::Http { .. }, Some(resolver)) => {
+                    tokio::task::spawn_local(async move { follow.address(&jwks, &resolver).await })
+                }
+                (Jwks::File(path), _) => {
                     tokio::task::spawn_local(async move { follow.file(&path).await })
                 }
-                jwks => tokio::task::spawn_local(async move { follow.address(&jwks).await }),
+                // The plan has made one where there is an address.
+                (Jwks::Http { .. }, None) => continue,
             };
             self.running.insert(jwks, Source { keys, _task: AbortOnDropHandle::new(task) });
         }
@@ -137,11 +149,11 @@ impl Follow {
         }
     }
 
-    async fn address(&self, jwks: &Jwks) {
+    async fn address(&self, jwks: &Jwks, resolver: &Resolver) {
         let mut backoff = BACKOFF.0;
         loop {
             let asked = Instant::now();
-            let answer = fetch(jwks, MOST_BYTES).await;
+            let answer = fetch(jwks, resolver, MOST_BYTES).await;
             let wait = match self.take(answer.as_deref().map_err(|trouble| *trouble)) {
                 true => {
                     backoff = BACKOFF.0;
@@ -189,6 +201,13 @@ impl Follow {
             }
         }
     }
+}
+
+/// The keys in a file, or what is wrong with it.
+fn load(path: &Path) -> Result<KeySet, String> {
+    let read = read(path).map_err(|error| error.to_string());
+    let set = read.and_then(|text| KeySet::parse(&text).map_err(|error| error.to_string()));
+    set.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// A file, unless it is too long for a set of keys.

@@ -33,7 +33,6 @@ use crate::metrics::Metrics;
 use crate::snapshot::{Command, Snapshot, SnapshotCell};
 
 pub use applied::Applied;
-pub use certificates::add_findings;
 pub use checks::UpstreamHealth;
 pub use compile::{compiled, health_settings};
 pub use listen::{Bound, Listeners};
@@ -112,6 +111,13 @@ struct Planned {
 /// How long readiness waits for discovery and first health checks: an upstream that cannot be looked up must not keep
 /// all others from traffic.
 const WARM_UP: Duration = Duration::from_secs(10);
+
+/// Adds what is wrong with the files that a configuration names: certificates, keys for tokens.
+pub fn add_findings(loaded: &mut Loaded) {
+    let mut found = certificates::findings(loaded);
+    found.extend(jwks::findings(loaded));
+    loaded.refuse(found);
+}
 
 impl Control {
     /// Takes over with nothing in force; [`Control::apply`] gives it the first configuration.

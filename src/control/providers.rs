@@ -11,7 +11,7 @@ use crate::config::{self, Config, Discover};
 use crate::discovery::consul::{Consul, Query};
 use crate::discovery::dns::{Dns, Resolver, ResolverError, Srv, TtlRange};
 use crate::discovery::file::File;
-use crate::discovery::{Provider, ServerTls};
+use crate::discovery::{ErrorKind, Provider, ServerTls};
 use crate::tls::ClientSettings;
 use crate::upstream::Upstream;
 
@@ -169,4 +169,9 @@ pub(super) fn same_tls(upstream: &Upstream, certificates: &certificates::Plan) -
         (None, None) => true,
         _ => false,
     }
+}
+
+/// The label values of `discovery_errors_total`.
+pub(super) fn error_words() -> Vec<&'static str> {
+    ErrorKind::ALL.iter().map(|kind| kind.word()).collect()
 }

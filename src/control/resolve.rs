@@ -353,11 +353,6 @@ fn raise(counter: &prometheus::IntCounter, reported: &mut u64, counted: u64) {
     *reported = counted;
 }
 
-/// The label values of `discovery_errors_total`.
-pub(super) fn error_words() -> Vec<&'static str> {
-    ErrorKind::ALL.iter().map(|kind| kind.word()).collect()
-}
-
 fn publish(
     upstream: &Arc<Upstream>,
     specs: &[crate::base::endpoint::EndpointSpec],
@@ -380,6 +375,7 @@ async fn follow(
     health: Option<Rc<UpstreamHealth>>,
     changes: Rc<Notify>,
 ) {
+    let mut known = None;
     loop {
         let found = subscription.updates.borrow_and_update().clone();
         if let Some(advice) = subscription.status.advised() {
@@ -388,10 +384,12 @@ async fn follow(
         if found.answered {
             publish(&upstream, &found.endpoints, health.as_deref());
             changes.notify_one();
-            tracing::info!(
-                upstream = %upstream.name, source = %found.source, endpoints = found.endpoints.len(),
-                "endpoints changed"
-            );
+            // Advice alone brings the same set again.
+            if known != Some(found.updated) {
+                known = Some(found.updated);
+                let (source, endpoints) = (&*found.source, found.endpoints.len());
+                tracing::info!(upstream = %upstream.name, source, endpoints, "endpoints changed");
+            }
         }
         if subscription.updates.changed().await.is_err() {
             return;

@@ -4,7 +4,7 @@ use crate::config::{Config, Route, Shaping};
 use crate::metrics::Metrics;
 use crate::upstream::{breaker_words, rejection_words};
 
-use super::{compile, resolve};
+use super::{compile, providers};
 
 /// Drops the series of the listeners, routes and upstreams that `gone` has and `kept` has not.
 pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
@@ -50,7 +50,7 @@ pub(super) fn forget(metrics: &Metrics, gone: &Config, kept: &Config) {
             }
             None => {
                 metrics.tls.forget_upstream(&old.name);
-                metrics.upstream.forget(&old.name, &suppressed, &resolve::error_words());
+                metrics.upstream.forget(&old.name, &suppressed, &providers::error_words());
                 metrics.balance.forget_unless(&old.name, false, false);
                 metrics.upstream.forget_ejections(&old.name, &compile::ejection_words());
                 metrics.gate.forget(&old.name, &breaker_words(), &rejection_words());

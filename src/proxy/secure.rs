@@ -1,15 +1,17 @@
 //! The beginning of a connection on a listener with `tls`: TLS or not, and the handshake.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Method, Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::io::socket::Socket;
@@ -94,7 +96,8 @@ pub(super) async fn begin(
     alarm.set(Some(Instant::now() + limit));
     let mut stopped = stopped.clone();
     let mut ending = false;
-    let mut opening = pin!(open(tls, socket));
+    let worker = Rc::clone(&accepted.worker);
+    let mut opening = pin!(open(tls, socket, &worker.handshakes));
     let opened = loop {
         tokio::select! {
             opened = &mut opening => break opened,
@@ -127,6 +130,7 @@ pub(super) async fn begin(
 async fn open(
     tls: &ListenerTls,
     mut socket: Socket,
+    turns: &Semaphore,
 ) -> Result<(Socket, Option<Secured>), HandshakeError> {
     let mut first = [0; 16];
     let read = match socket.read(&mut first).await {
@@ -151,10 +155,37 @@ async fn open(
         return Err(HandshakeError { reason: HandshakeFailure::PlainText, detail });
     }
     let generation = tls.server.current();
-    let stream =
-        handshake::accept(Arc::clone(&generation.value.config), socket_again(socket)).await?;
+    let accepting = handshake::accept(Arc::clone(&generation.value.config), socket_again(socket));
+    let stream = in_turns(turns, accepting).await?;
     let http2 = handshake::agreed_http2(stream.get_ref().1);
     Ok((Socket::from_tls(stream), Some(Secured { generation, made: Instant::now(), http2 })))
+}
+
+/// Works at handshakes one after the other, and between two of them at whatever else this worker has to do.
+///
+/// A handshake is some twenty requests' worth of cryptography that any peer may ask for. Thousands of them that come at once would
+/// run one behind the other before a request of an open connection is looked at; so each step of one takes a turn (first come,
+/// first served), which begins with a look at all other tasks and sockets: a request waits for one handshake, whatever their number,
+/// and an idle worker does them as fast as ever. Nobody holds a turn while waiting for its peer, so silent ones block nobody. Those
+/// that wait too long for theirs end by the limit of time. HAProxy's `maxsslrate` bounds the rate instead, off by default: it has to
+/// be measured for each machine, and holds up the peers of a restart that an idle proxy could serve.
+async fn in_turns<T>(
+    turns: &Semaphore,
+    handshake: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
+    let mut handshake = pin!(handshake);
+    loop {
+        // Never closed: an error would only mean no turn.
+        let turn = turns.acquire().await;
+        tokio::task::yield_now().await;
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(handshake.as_mut().poll(cx))).await {
+            return done;
+        }
+        drop(turn);
+        // Until the handshake wakes this task: it was asked last.
+        let mut asked = true;
+        poll_fn(|_| if std::mem::take(&mut asked) { Poll::Pending } else { Poll::Ready(()) }).await;
+    }
 }
 
 fn failed(accepted: &Accepted, tls: &ListenerTls, error: &HandshakeError) {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::base::drain::OpenCount;
@@ -55,6 +55,8 @@ pub struct Worker {
     pub(crate) tick: Tick,
     /// Copies of requests under way.
     pub(super) mirrors: UnderWay,
+    /// Whose TLS handshake is worked at: one after the other (`secure.rs`).
+    pub(super) handshakes: Semaphore,
     listening: RefCell<HashMap<u64, Listening>>,
     stopping: Cell<bool>,
 }
@@ -84,6 +86,7 @@ impl Worker {
             upstreams: LocalUpstreams::default(),
             tick: Tick::new(Instant::now()),
             mirrors: UnderWay::default(),
+            handshakes: Semaphore::new(1),
             listening: RefCell::default(),
             stopping: Cell::new(false),
             shared,

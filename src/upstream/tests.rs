@@ -215,8 +215,10 @@ fn at_three_times_the_capacity_nine_tenths_of_it_are_served_and_refusals_come_at
         assert!(goodput >= 0.9, "{name}: {goodput:.3} of the capacity");
         assert!(refusal < 5 * MS, "{name}: refused after {refusal:?}");
         // What latency finds may be twice what is needed, and is not below what it starts with.
-        let allowed = scene.in_flight.filter(|_| !scene.policy.adaptive);
-        let allowed = allowed.unwrap_or((2 * scene.slots).max(gradient::FIRST + 5));
+        let allowed = match scene.in_flight {
+            Some(fixed) if !scene.policy.adaptive => fixed,
+            _ => (2 * scene.slots).max(gradient::FIRST + 5),
+        };
         assert!(most <= allowed, "{name}: {most} at once");
     }
 }

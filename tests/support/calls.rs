@@ -27,7 +27,7 @@ pub fn server(script: impl Fn(&mut Raw, u32, usize) + Send + Sync + 'static) -> 
 }
 
 /// Literal fields without indexing (RFC 7541 §6.2.2).
-fn fields(list: &[(&str, &str)]) -> Vec<u8> {
+pub fn fields(list: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     list.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }

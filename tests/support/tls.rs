@@ -8,7 +8,7 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -19,9 +19,11 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+};
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, Upstream};
 
 /// An authority with its certificate in a folder.
 pub struct Authority {
@@ -126,6 +128,35 @@ impl Authority {
 }
 
 impl Issued {
+    /// A server that answers each connection with these bytes under TLS, and then says that this is the end, or not.
+    pub fn serve(&self, answer: Vec<u8>, notify: bool) -> Upstream {
+        let chain =
+            CertificateDer::pem_file_iter(&self.cert).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(&self.key).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let config = Arc::new(config);
+        Upstream::serve(move |_, stream| {
+            let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(session, stream);
+            let mut request = [0; 4096];
+            if stream.read(&mut request).is_err() || stream.write_all(&answer).is_err() {
+                return;
+            }
+            if notify {
+                stream.conn.send_close_notify();
+            }
+            let _gone = stream.flush();
+            let _gone = stream.sock.shutdown(Shutdown::Write);
+            let _gone = stream.sock.read(&mut request);
+        })
+    }
+
     /// As keys of the file.
     pub fn yaml(&self) -> String {
         format!("cert: {}, key: {}", self.cert.display(), self.key.display())

@@ -8,9 +8,9 @@ use crate::tls::Material;
 
 use super::compile;
 
-/// Adds what is wrong with certificates: each file once, where it is written.
-pub fn add_findings(loaded: &mut Loaded) {
-    let Some(config) = &loaded.config else { return };
+/// What is wrong with certificates: each file once, where it is written.
+pub(in crate::control) fn findings(loaded: &Loaded) -> Vec<Diagnostic> {
+    let Some(config) = &loaded.config else { return Vec::new() };
     let mut told = BTreeSet::new();
     let mut found = Vec::new();
     for (files, owner) in compile::sets(config) {
@@ -34,5 +34,5 @@ pub fn add_findings(loaded: &mut Loaded) {
             found.push(Diagnostic::error("bad-certificate", span, text).at(path));
         }
     }
-    loaded.refuse(found);
+    found
 }

@@ -16,6 +16,7 @@ use tower::Service;
 
 use crate::base::address::Address;
 use crate::config::Jwks;
+use crate::discovery::dns::Resolver;
 use crate::io::socket::Socket;
 use crate::net::{Connect, Target};
 
@@ -76,11 +77,15 @@ impl Trouble {
     }
 }
 
-/// Asks once.
-pub(super) async fn fetch(jwks: &Jwks, most: usize) -> Result<Vec<u8>, Trouble> {
+/// Asks once. Names are looked up as those of upstreams are.
+pub(super) async fn fetch(
+    jwks: &Jwks,
+    resolver: &Resolver,
+    most: usize,
+) -> Result<Vec<u8>, Trouble> {
     let Jwks::Http { tls, host, port, target } = jwks else { return Err(Trouble::Unreadable) };
     let asking = Box::pin(async {
-        let socket = connect(host, *port).await?;
+        let socket = connect(host, *port, resolver).await?;
         let authority = match host.contains(':') {
             true => format!("[{host}]:{port}"),
             false => format!("{host}:{port}"),
@@ -96,15 +101,17 @@ pub(super) async fn fetch(jwks: &Jwks, most: usize) -> Result<Vec<u8>, Trouble> 
     tokio::time::timeout(TIMEOUT, asking).await.unwrap_or(Err(Trouble::Timeout))
 }
 
-async fn connect(host: &str, port: u16) -> Result<Socket, Trouble> {
-    let addresses: Vec<SocketAddr> = match host.parse() {
-        Ok(address) => vec![SocketAddr::new(address, port)],
-        Err(_) => {
-            tokio::net::lookup_host((host, port)).await.map_err(|_| Trouble::Lookup)?.collect()
-        }
+async fn connect(host: &str, port: u16, resolver: &Resolver) -> Result<Socket, Trouble> {
+    let addresses = match host.parse() {
+        Ok(address) => vec![address],
+        Err(_) => resolver.host(host).await,
     };
+    if addresses.is_empty() {
+        return Err(Trouble::Lookup);
+    }
     for address in addresses {
-        let target = Target { address: Address::Tcp(address), timeout: CONNECT_TIMEOUT, tls: None };
+        let address = Address::Tcp(SocketAddr::new(address, port));
+        let target = Target { address, timeout: CONNECT_TIMEOUT, tls: None };
         if let Ok(socket) = Connect.call(target).await {
             return Ok(socket);
         }

@@ -155,6 +155,14 @@ impl Resolver {
         }
     }
 
+    /// The addresses of a written host, for whoever asks a server now and then; nothing where it has none, or is no name.
+    pub async fn host(&self, host: &str) -> Vec<IpAddr> {
+        match parse_name(host) {
+            Ok(name) => self.addresses(&name).await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// The SRV records of `name`, and the full name that has them. `settled`: as for `lookup`.
     pub(super) async fn lookup_srv(
         &self,

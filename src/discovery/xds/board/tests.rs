@@ -50,6 +50,38 @@ fn gone() -> Trouble {
     Trouble::new(ErrorKind::Unreachable, "gone")
 }
 
+/// What clusters say, and what of them is refused.
+fn advice(said: &[(&str, AdvisedBalance)], refused: &[&str]) -> Advice {
+    let policies = said.iter().map(|&(name, policy)| (name.to_owned(), policy)).collect();
+    let mistakes = refused.iter().map(|&name| (name.to_owned(), "wrong".to_owned())).collect();
+    Advice { answer: Default::default(), policies, mistakes }
+}
+
+#[tokio::test(start_paused = true)]
+async fn advice_reaches_who_waits_and_who_joins_later_and_is_nothing_against_the_endpoints() {
+    let mut board = Board::default();
+    board.opened(Instant::now());
+    let mut first = Upstream::join(&mut board, "articles");
+    board.take(told(&[("articles", 2)]), Instant::now());
+    first.updates.borrow_and_update();
+    board.advise(advice(&[("articles", AdvisedBalance::Maglev)], &[]), Instant::now());
+    assert_eq!(first.status.advised(), Some(AdvisedBalance::Maglev));
+    assert!(first.updates.has_changed().unwrap(), "who follows the sets looks again");
+    first.updates.borrow_and_update();
+
+    let later = Upstream::join(&mut board, "articles");
+    assert_eq!(later.status.advised(), Some(AdvisedBalance::Maglev));
+    board.advise(advice(&[], &["articles"]), Instant::now());
+    assert_eq!(first.status.advised(), Some(AdvisedBalance::Maglev), "what was in force stays");
+    assert_eq!(first.status.errors(ErrorKind::Malformed), 1);
+    assert_eq!((first.status.standing(), first.knows()), (Standing::Fresh, Some(2)));
+    // Said once more, it changes nothing.
+    board.advise(advice(&[("articles", AdvisedBalance::Maglev)], &[]), Instant::now());
+    assert!(!first.updates.has_changed().unwrap());
+    board.closed(&gone(), Instant::now());
+    assert_eq!(first.status.advised(), Some(AdvisedBalance::Maglev), "and outlives the stream");
+}
+
 async fn pass(board: &mut Board, time: Duration) {
     let end = Instant::now() + time;
     while let Some(next) = board.next_review().filter(|next| *next <= end) {
