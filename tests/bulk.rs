@@ -77,14 +77,14 @@ fn slow_readers_at_once_get_each_their_own() {
     let upstream = upstream();
     let proxy = proxy(&upstream);
     let address = proxy.address("outbound");
-    let readers: Vec<_> = (0..8)
+    let readers: Vec<_> = (0..8_u8)
         .map(|seed| {
             thread::spawn(move || {
                 let mut caller = Connection::open(address);
                 caller.request("GET", &format!("/{seed}/{SIZE}"), &[], b"");
                 assert_eq!(caller.reply_head().status, 200);
-                let expected = bytes(seed, SIZE);
-                let (mut read, mut piece) = (0, vec![0; 1 + 4_000 * seed as usize]);
+                let expected = bytes(seed.into(), SIZE);
+                let (mut read, mut piece) = (0, vec![0; 1 + 4_000 * usize::from(seed)]);
                 while read < SIZE {
                     let got = caller.stream.read(&mut piece).unwrap();
                     assert!(got > 0, "cut after {read}");

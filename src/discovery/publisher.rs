@@ -6,8 +6,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::last_good::{Trouble, Verdict};
-use super::{AdvisedBalance, Discovered, ProviderStatus, Standing};
+#[cfg(feature = "xds")]
+use super::AdvisedBalance;
+#[cfg(feature = "xds")]
+use super::last_good::Trouble;
+use super::last_good::Verdict;
+use super::{Discovered, ProviderStatus, Standing};
 
 /// The sending side of a subscription.
 #[derive(Debug)]
@@ -55,6 +59,7 @@ impl Publisher {
     }
 
     /// Says how the endpoints are to be balanced. Who follows the sets looks again.
+    #[cfg(feature = "xds")]
     pub(super) fn advise(&self, advice: AdvisedBalance) {
         if self.status.advise(advice) != Some(advice) {
             info!(source = &*self.source, ?advice, "the source says how to balance");
@@ -63,6 +68,7 @@ impl Publisher {
     }
 
     /// Counts what is wrong beside the endpoints: the set stands as it did.
+    #[cfg(feature = "xds")]
     pub(super) fn count(&self, trouble: Trouble, now: Instant) {
         self.status.record_error(trouble.kind, trouble.text, now);
     }

@@ -172,6 +172,7 @@ impl ProviderStatus {
     }
 
     /// Returns the advice before.
+    #[cfg(feature = "xds")]
     pub(super) fn advise(&self, advice: AdvisedBalance) -> Option<AdvisedBalance> {
         self.advised.lock().unwrap_or_else(PoisonError::into_inner).replace(advice)
     }

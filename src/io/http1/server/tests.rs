@@ -27,10 +27,7 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, ()> {
 }
 
 /// What a caller gets who sends `sent` in pieces and closes its side at the end of all answers, and how the connection ends.
-fn exchange(
-    sent: &[u8],
-    pieces: &mut Rng,
-) -> impl Future<Output = (String, Result<(), Fault>)> {
+fn exchange(sent: &[u8], pieces: &mut Rng) -> impl Future<Output = (String, Result<(), Fault>)> {
     // Boxed: all of a connection, and both of its ends.
     Box::pin(exchanged(sent, pieces))
 }
