@@ -106,4 +106,28 @@ mod tests {
         let used = (0..2_000).filter(|_| allowance.on_control(later)).count();
         assert_eq!(used, 1_000);
     }
+
+    /// Random walks: what is left stays between nothing and the burst, and no more frames pass than were there, came with time and were
+    /// earned.
+    #[tokio::test(start_paused = true)]
+    async fn whatever_comes_no_more_pass_than_were_allowed() {
+        for seed in 0..50 {
+            let mut rng = crate::base::rng::Rng::from_seed(seed);
+            let start = Instant::now();
+            let (mut now, mut allowance) = (start, FrameAllowance::new(start));
+            let (mut passed, mut earned) = (0.0, 0.0);
+            for _ in 0..20_000 {
+                now += Duration::from_secs_f64(rng.fraction() * 0.002);
+                if rng.below(4) == 0 {
+                    allowance.on_request();
+                    earned += EARNED;
+                } else if allowance.on_control(now) {
+                    passed += 1.0;
+                }
+                assert!((0.0..=BURST).contains(&allowance.left), "seed {seed}");
+                let allowed = BURST + earned + (now - start).as_secs_f64() * RATE;
+                assert!(passed <= allowed + 1e-6, "seed {seed}: {passed} of {allowed}");
+            }
+        }
+    }
 }

@@ -137,4 +137,28 @@ mod tests {
         assert!(pace.joins(0, later, later + MS));
         assert!(pace.joins(200, later, later + MS));
     }
+
+    /// Random walks: the first always waits, a longer queue never waits less, and who joins could get in in time at the pace that is
+    /// known.
+    #[test]
+    fn whatever_comes_a_queue_is_judged_by_its_pace() {
+        for seed in 0..100 {
+            let mut rng = crate::base::rng::Rng::from_seed(seed);
+            let (mut now, mut pace) = (Instant::now(), Pace::default());
+            for _ in 0..300 {
+                now += MS.mul_f64(rng.fraction() * 50.0);
+                if rng.below(2) == 0 {
+                    pace.gets_in(now);
+                    continue;
+                }
+                let (ahead, patience) =
+                    (u32::try_from(rng.below(40)).unwrap(), MS.mul_f64(rng.fraction() * 400.0));
+                let joins = pace.joins(ahead, now, now + patience);
+                assert!(joins || ahead > 0, "seed {seed}: the first");
+                assert!(!joins || ahead == 0 || pace.wait_behind(ahead) <= patience, "seed {seed}");
+                assert!(pace.wait_behind(ahead) <= pace.wait_behind(ahead + 1), "seed {seed}");
+                assert!(pace.known <= MEMORY && pace.step.is_finite() && pace.step >= 0.0);
+            }
+        }
+    }
 }

@@ -136,4 +136,32 @@ mod tests {
             assert_eq!(taken, 50);
         }
     }
+
+    /// Random walks: over any stretch no more is taken than it held and what came in since; what is in it stays between nothing and full.
+    #[test]
+    fn over_any_time_no_more_is_taken_than_was_promised() {
+        for seed in 0..50 {
+            let mut rng = crate::base::rng::Rng::from_seed(seed);
+            let rate = [0.1, 0.5, 1.0, 3.0, 50.0][rng.below(5)];
+            let (mut now, mut taken) = (Instant::now(), Vec::new());
+            let floor = RetryFloor::new(rate, now);
+            for _ in 0..400 {
+                now += SECOND.mul_f64(rng.fraction() * 2.0 / rate * rng.fraction());
+                let part = rng.fraction();
+                if floor.try_take(part, now) {
+                    taken.push((now, part));
+                }
+                let left = floor.available(now);
+                assert!((0.0..=rate.max(1.0) + 1e-6).contains(&left), "seed {seed}: {left}");
+            }
+            for (from, (start, _)) in taken.iter().enumerate() {
+                let mut sum = 0.0;
+                for (at, part) in &taken[from..] {
+                    sum += part;
+                    let promised = rate.max(1.0) + rate * (*at - *start).as_secs_f64();
+                    assert!(sum <= promised + 1e-6, "seed {seed}: {sum} of {promised}");
+                }
+            }
+        }
+    }
 }

@@ -133,3 +133,52 @@ fn success_rates_are_compared_by_deviation_and_by_five_points() {
     assert_eq!(ejected(&[1.0, 1.0, 1.0, 0.5, 0.5]), 0, "two of five are no outliers");
     assert_eq!(ejected(&[1.0, 0.99, 0.98, 1.0, 0.99, 0.97, 1.0, 0.99, 0.7, 1.0]), 1);
 }
+
+/// Random walks: a streak grows by one at most and by what it counts, a success ends all, and packing loses nothing.
+#[test]
+fn streaks_count_what_is_in_a_row_and_nothing_else() {
+    const SIGNALS: [Signal; 5] =
+        [Signal::Success, Signal::Failure, Signal::Gateway, Signal::LocalOrigin, Signal::Refused];
+    for seed in 0..200 {
+        let mut rng = crate::base::rng::Rng::from_seed(seed);
+        let (mut streaks, mut told) = (Streaks::default(), Vec::new());
+        for _ in 0..200 {
+            let signal = SIGNALS[rng.below(5)];
+            let before = streaks;
+            streaks = before.after(signal);
+            told.push(signal);
+            assert_eq!(Streaks::unpack(streaks.pack()), streaks);
+            for (now, then) in [
+                (streaks.failures, before.failures),
+                (streaks.gateway, before.gateway),
+                (streaks.local_origin, before.local_origin),
+            ] {
+                assert!(now == 0 || now == then || now == then + 1, "seed {seed}");
+            }
+            assert!(streaks.gateway <= streaks.failures, "seed {seed}");
+            let since = told.iter().rposition(|signal| *signal == Signal::Success);
+            let since = &told[since.map_or(0, |at| at + 1)..];
+            let failures =
+                since.iter().filter(|signal| matches!(signal, Signal::Failure | Signal::Gateway));
+            assert_eq!(usize::from(streaks.failures), failures.count(), "seed {seed}");
+        }
+    }
+}
+
+/// For any share and any set: never all, never more than the share but where that is less than one.
+#[test]
+fn the_last_is_never_ejected_whatever_the_share() {
+    let mut rng = crate::base::rng::Rng::from_seed(3);
+    for _ in 0..10_000 {
+        let policy =
+            OutlierPolicy { max_ejected: rng.fraction() * 1.2, ..OutlierPolicy::default() };
+        let total = rng.below(50);
+        let most = policy.most_ejected(total);
+        assert!(most < total.max(1), "{most} of {total}");
+        assert!(most <= 1 || most as f64 <= total as f64 * policy.max_ejected);
+        for ejected in 0..=total {
+            let may = policy.may_eject(total, ejected, total.saturating_sub(ejected + 1));
+            assert!(!may || ejected < most && ejected + 1 < total);
+        }
+    }
+}
