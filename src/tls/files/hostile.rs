@@ -1,6 +1,8 @@
 //! What holds of any bytes that a file of certificates may have: they are read, or what is wrong with them is told. For fuzz targets.
 
-use super::*;
+use super::{
+    Authorities, CertificateFiles, Contents, Material, PathBuf, SystemTime, Vouched, Zeroizing, der,
+};
 
 /// As each file of a set.
 pub fn certificates(bytes: &[u8]) {
