@@ -9,6 +9,7 @@ mod support;
 #[path = "support/traffic.rs"]
 mod traffic;
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -116,4 +117,48 @@ fn a_changed_name_reaches_requests_within_its_ttl_and_a_second() {
     took.sort();
     // The name server says 1 s.
     assert!(took[1] < Duration::from_secs(2), "{took:?}");
+}
+
+/// A server that has failed, whatever it is asked: dnsmasq passes its answers on.
+fn failing() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut packet = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut packet) {
+            // An answer, with the code of a server's failure (RFC 1035 §4.1.1).
+            packet[2] |= 0x80;
+            packet[3] = packet[3] & 0xf0 | 2;
+            let _gone = socket.send_to(&packet[..length], from);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_name_server_that_fails_fails_no_request() {
+    let Some(mut server) = NameServer::new() else { return };
+    let port = one_and_two();
+    server.names("127.0.0.1 web.test\n");
+    server.start();
+    let proxy = Proxy::start(&yaml(&server, port));
+    let to = proxy.address("outbound");
+    until("the first answer", || get(to, "/").text() == "one");
+    let failed = [("reason", "servfail")];
+    let errors = || proxy.metrics().sum("outrigger_discovery_errors_total", &failed);
+    server.stop();
+    server.names("");
+    let asked = failing();
+    server.arguments = vec![format!("--server=/web.test/{}#{}", asked.ip(), asked.port())];
+    server.start();
+    let before = errors();
+    until("failures", || {
+        assert_eq!(get(to, "/").text(), "one");
+        errors() > before + 1.5
+    });
+    server.stop();
+    server.arguments.clear();
+    server.names("127.0.0.2 web.test\n");
+    server.start();
+    until("it is well again", || get(to, "/").text() == "two");
 }
