@@ -66,15 +66,15 @@ impl Blocks {
 
 /// What a read has found.
 #[derive(Debug)]
-pub struct Piece {
+struct Piece {
     /// Empty at the end.
-    pub bytes: Bytes,
+    bytes: Bytes,
     /// There was no room for more: more may have come.
-    pub full: bool,
+    full: bool,
 }
 
 /// Reads what has come.
-pub fn poll_read(
+fn poll_read(
     socket: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     large: bool,
@@ -86,6 +86,57 @@ pub fn poll_read(
         let read = ready!(pin!(socket.read_buf(block)).poll(cx))?;
         Poll::Ready(Ok(Piece { bytes: block.split_to(read).freeze(), full: read == room }))
     })
+}
+
+/// What a connection has read, and not yet used.
+#[derive(Debug, Default)]
+pub struct Unread {
+    /// It.
+    pub bytes: Bytes,
+    /// The last read found no room for more.
+    full: bool,
+    /// It stands in memory of its own.
+    apart: bool,
+}
+
+impl Unread {
+    /// Another message begins: nothing is known of its size.
+    pub fn begin(&mut self) {
+        self.full = false;
+    }
+
+    /// Reads more; false at the end. `large`: much is still to come.
+    pub fn poll_more(
+        &mut self,
+        socket: &mut (impl AsyncRead + Unpin),
+        cx: &mut Context<'_>,
+        large: bool,
+    ) -> Poll<io::Result<bool>> {
+        let piece = ready!(poll_read(socket, cx, large || self.full))?;
+        if piece.bytes.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        self.full = piece.full;
+        if self.bytes.is_empty() {
+            (self.bytes, self.apart) = (piece.bytes, false);
+        } else {
+            // A head or a chunk's size that comes in pieces.
+            let bytes = std::mem::take(&mut self.bytes);
+            let mut bytes = bytes.try_into_mut().unwrap_or_else(BytesMut::from);
+            bytes.extend_from_slice(&piece.bytes);
+            self.bytes = bytes.freeze();
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Copies it into memory of its own: a caller that sends one byte of a head and no more must not keep the block that it was read
+    /// into.
+    pub fn keep_apart(&mut self) {
+        if !self.bytes.is_empty() && !self.apart {
+            self.bytes = Bytes::copy_from_slice(&self.bytes);
+            self.apart = true;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -34,18 +34,18 @@ use super::wire::{Half, Wire};
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 1 << 20);
 
 /// A caller's connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Connection {
     wire: Rc<RefCell<Wire>>,
     limits: HeadLimits,
     /// All is said; only what the caller still sends is waited for.
-    lingers: Rc<Cell<bool>>,
+    lingers: Cell<bool>,
 }
 
 impl Connection {
     /// Speaks HTTP/1 on an accepted socket.
     pub fn new(socket: Socket, limits: HeadLimits) -> Self {
-        Self { wire: Rc::new(RefCell::new(Wire::new(socket))), limits, lingers: Rc::default() }
+        Self { wire: Rc::new(RefCell::new(Wire::new(socket))), limits, lingers: Cell::default() }
     }
 
     /// Takes no further request: the one that is being answered, or whose head has begun to come, is the last.

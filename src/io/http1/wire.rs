@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
@@ -14,7 +14,7 @@ use crate::io::body_error::BodyError;
 use crate::io::socket::Socket;
 use crate::io::splice::{Pipe, SpliceTo};
 
-use super::blocks;
+use super::blocks::Unread;
 use super::chunked::Step;
 use super::framing::Scan;
 use super::request::{self, Head, HeadLimits, Refusal};
@@ -39,11 +39,7 @@ pub(in crate::io) struct Wire {
     /// `None` when it was handed over to a tunnel.
     socket: Option<Socket>,
     /// Read, and not yet used.
-    unread: Bytes,
-    /// The last read found no room for more.
-    full: bool,
-    /// That stands in memory of its own.
-    apart: bool,
+    unread: Unread,
     /// Of the request's body.
     rest: Rest,
     /// Why that body has failed.
@@ -72,9 +68,7 @@ impl Wire {
     pub(super) fn new(socket: Socket) -> Self {
         Self {
             socket: Some(socket),
-            unread: Bytes::new(),
-            apart: false,
-            full: false,
+            unread: Unread::default(),
             rest: Rest::Nothing,
             failed: None,
             number: 0,
@@ -93,33 +87,26 @@ impl Wire {
         limits: &HeadLimits,
     ) -> Poll<Result<Option<Head>, Fault>> {
         loop {
-            if !self.unread.is_empty()
-                && let Some(head) = request::parse(&mut self.unread, scan, limits)?
+            if !self.unread.bytes.is_empty()
+                && let Some(head) = request::parse(&mut self.unread.bytes, scan, limits)?
             {
                 self.begin(&head);
                 return Poll::Ready(Ok(Some(head)));
             }
             match self.poll_more(cx, false) {
                 Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) if self.unread.is_empty() => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(false)) if self.unread.bytes.is_empty() => {
+                    return Poll::Ready(Ok(None));
+                }
                 Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Err(Fault::Gone)),
-                Poll::Pending if self.ending && self.unread.is_empty() => {
+                Poll::Pending if self.ending && self.unread.bytes.is_empty() => {
                     return Poll::Ready(Ok(None));
                 }
                 Poll::Pending => {
-                    self.keep_apart();
+                    self.unread.keep_apart();
                     return Poll::Pending;
                 }
             }
-        }
-    }
-
-    /// Copies what has come of a head into memory of its own: a caller that sends one byte and no more must not keep the block
-    /// that it was read into.
-    fn keep_apart(&mut self) {
-        if !self.unread.is_empty() && !self.apart {
-            self.unread = Bytes::copy_from_slice(&self.unread);
-            self.apart = true;
         }
     }
 
@@ -129,28 +116,14 @@ impl Wire {
         self.failed = None;
         self.upgrades = head.upgrades;
         self.tunnel = None;
-        self.full = false;
+        self.unread.begin();
         self.hundred = if head.expects { Hundred::Waits } else { Hundred::No };
     }
 
     /// Reads more; false at the end.
     fn poll_more(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<io::Result<bool>> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(false)) };
-        let piece = ready!(blocks::poll_read(socket, cx, large || self.full))?;
-        if piece.bytes.is_empty() {
-            return Poll::Ready(Ok(false));
-        }
-        self.full = piece.full;
-        if self.unread.is_empty() {
-            (self.unread, self.apart) = (piece.bytes, false);
-        } else {
-            // A head or a chunk's size that comes in pieces.
-            let unread = std::mem::take(&mut self.unread);
-            let mut unread = unread.try_into_mut().unwrap_or_else(BytesMut::from);
-            unread.extend_from_slice(&piece.bytes);
-            self.unread = unread.freeze();
-        }
-        Poll::Ready(Ok(true))
+        self.unread.poll_more(socket, cx, large)
     }
 
     /// The next piece of the request's body.
@@ -165,7 +138,7 @@ impl Wire {
             return self.fail(BodyError::ClientGone);
         }
         loop {
-            match self.rest.take(&mut self.unread) {
+            match self.rest.take(&mut self.unread.bytes) {
                 Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Ok(Step::End(trailers)) => {
                     return Poll::Ready(trailers.map(|fields| Ok(Frame::trailers(fields))));
@@ -190,7 +163,7 @@ impl Wire {
     fn poll_hundred(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if matches!(self.hundred, Hundred::Waits) {
             // Where it did not wait there is nothing to ask for.
-            let waits = self.unread.is_empty();
+            let waits = self.unread.bytes.is_empty();
             self.hundred = if waits { Hundred::Asked(HUNDRED) } else { Hundred::No };
         }
         let Hundred::Asked(left) = &mut self.hundred else { return Poll::Ready(Ok(())) };
@@ -217,7 +190,7 @@ impl Wire {
 
     #[cfg(test)]
     pub(super) fn unread_length(&self) -> usize {
-        self.unread.len()
+        self.unread.bytes.len()
     }
 
     pub(in crate::io) fn rest(&self) -> &Rest {
@@ -232,7 +205,7 @@ impl Wire {
     /// Ready when the caller has gone: nobody wants the answer. Looked for behind a request that is whole and as long as
     /// nothing has come behind it.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.rest.is_nothing() || !self.unread.is_empty() {
+        if !self.rest.is_nothing() || !self.unread.bytes.is_empty() {
             return Poll::Pending;
         }
         match ready!(self.poll_more(cx, false)) {
@@ -250,7 +223,7 @@ impl Wire {
         }
         for last in [false, true] {
             loop {
-                match self.rest.take(&mut self.unread) {
+                match self.rest.take(&mut self.unread.bytes) {
                     Ok(Step::Data(_)) => {}
                     Ok(Step::End(_)) => return true,
                     Ok(Step::More) => break,
@@ -267,19 +240,19 @@ impl Wire {
 
     /// True where the caller may still be sending what nobody reads.
     pub(super) fn may_be_sending(&self) -> bool {
-        self.failed.is_some() || !self.rest.is_nothing() || !self.unread.is_empty()
+        self.failed.is_some() || !self.rest.is_nothing() || !self.unread.bytes.is_empty()
     }
 
     /// Reads what nobody wants; its length, 0 at the end.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.unread = Bytes::new();
+        self.unread.bytes = Bytes::new();
         let more = ready!(self.poll_more(cx, false))?;
-        Poll::Ready(Ok(if more { self.unread.len() } else { 0 }))
+        Poll::Ready(Ok(if more { self.unread.bytes.len() } else { 0 }))
     }
 
     /// Gives the connection to whoever waits for its tunnel, with what came behind the request.
     pub(super) fn hand_over(&mut self) {
-        let ahead = std::mem::take(&mut self.unread);
+        let ahead = std::mem::take(&mut self.unread.bytes);
         let socket = self.socket.take().map(|socket| socket.with_ahead(ahead));
         if let (Some(socket), Some(tunnel)) = (socket, self.tunnel.take()) {
             let _gone = tunnel.send(socket);

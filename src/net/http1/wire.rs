@@ -2,11 +2,11 @@
 
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use prometheus::IntCounter;
 
-use crate::io::http1::blocks;
+use crate::io::http1::blocks::Unread;
 use crate::io::http1::framing::{Malformed, Scan};
 use crate::io::http1::outgoing::{Halt, Outgoing};
 use crate::io::request_body::{BodyError, RequestBody};
@@ -23,14 +23,12 @@ pub(super) struct Wire {
     /// `None` when it was closed, or handed over to a tunnel.
     socket: Option<Socket>,
     /// Read, and not yet used.
-    unread: Bytes,
+    unread: Unread,
     pub(super) outgoing: Outgoing<RequestBody>,
     /// Between a request's first byte and its answer's last.
     busy: bool,
     /// Nothing has come on it yet.
     fresh: bool,
-    /// The last read found no room for more.
-    full: bool,
     /// Who waits for the answer while the request is sent by a task of its own.
     reader: Option<Waker>,
     /// Counts interim answers that are left out.
@@ -74,11 +72,10 @@ impl Wire {
     pub(super) fn new(socket: Socket, interim: IntCounter) -> Self {
         Self {
             socket: Some(socket),
-            unread: Bytes::new(),
+            unread: Unread::default(),
             outgoing: Outgoing::default(),
             busy: false,
             fresh: true,
-            full: false,
             reader: None,
             interim,
         }
@@ -98,7 +95,7 @@ impl Wire {
     pub(super) fn begin(&mut self, outgoing: Outgoing<RequestBody>) {
         self.outgoing = outgoing;
         self.busy = true;
-        self.full = false;
+        self.unread.begin();
     }
 
     /// Sends the request and waits for the answer's head.
@@ -122,7 +119,7 @@ impl Wire {
             Poll::Ready(Err(Halt::Broken) | Ok(())) | Poll::Pending => {}
         }
         loop {
-            if !self.unread.is_empty() {
+            if !self.unread.bytes.is_empty() {
                 match self.next_head(awaited) {
                     Err(Malformed(what)) => {
                         return Poll::Ready(Err(SendFailure::Protocol(what.to_owned())));
@@ -145,7 +142,7 @@ impl Wire {
     fn next_head(&mut self, awaited: &mut Awaited) -> Result<Option<Head>, Malformed> {
         loop {
             let Awaited { scan, headers, head_only, .. } = awaited;
-            let Some(head) = head::parse(&mut self.unread, scan, *head_only, headers)? else {
+            let Some(head) = head::parse(&mut self.unread.bytes, scan, *head_only, headers)? else {
                 return Ok(None);
             };
             let status = head.status;
@@ -162,7 +159,7 @@ impl Wire {
             awaited.headers = head.headers;
             awaited.headers.clear();
             awaited.scan = Scan::default();
-            if self.unread.is_empty() {
+            if self.unread.bytes.is_empty() {
                 return Ok(None);
             }
         }
@@ -182,7 +179,7 @@ impl Wire {
 
     /// What was read and not yet used.
     pub(super) fn unread(&mut self) -> &mut Bytes {
-        &mut self.unread
+        &mut self.unread.bytes
     }
 
     /// Reads more of an answer. `large`: much of it is still to come.
@@ -192,25 +189,14 @@ impl Wire {
         large: bool,
     ) -> Poll<Result<(), Ended>> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(Err(Ended::Closed)) };
-        let piece = match ready!(blocks::poll_read(socket, cx, large || self.full)) {
-            Ok(piece) if piece.bytes.is_empty() => return Poll::Ready(Err(Ended::Closed)),
-            Ok(piece) => piece,
+        match ready!(self.unread.poll_more(socket, cx, large)) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Ready(Err(Ended::Closed)),
             Err(error) => {
                 let refused = handshake::refusal(&error).map(Ended::Refused);
-                return Poll::Ready(Err(refused.unwrap_or(Ended::Reset)));
+                Poll::Ready(Err(refused.unwrap_or(Ended::Reset)))
             }
-        };
-        self.full = piece.full;
-        if self.unread.is_empty() {
-            self.unread = piece.bytes;
-        } else {
-            // A head or a chunk's size that comes in pieces.
-            let unread = std::mem::take(&mut self.unread);
-            let mut unread = unread.try_into_mut().unwrap_or_else(BytesMut::from);
-            unread.extend_from_slice(&piece.bytes);
-            self.unread = unread.freeze();
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Moves up to `most` bytes of an answer into an empty pipe, which is lent where there is none. Ready with `None`: they have
@@ -224,7 +210,7 @@ impl Wire {
         let Some(socket) = self.socket.as_mut().filter(|socket| socket.can_splice()) else {
             return Poll::Ready(None);
         };
-        if !self.unread.is_empty() {
+        if !self.unread.bytes.is_empty() {
             return Poll::Ready(None);
         }
         if pipe.is_none() {
@@ -265,16 +251,16 @@ impl Wire {
     pub(super) fn end(&mut self, keep_alive: bool) {
         self.busy = false;
         self.reader = None;
-        if !keep_alive || !self.outgoing.is_complete() || !self.unread.is_empty() {
+        if !keep_alive || !self.outgoing.is_complete() || !self.unread.bytes.is_empty() {
             self.socket = None;
         }
         self.outgoing = Outgoing::default();
-        self.unread = Bytes::new();
+        self.unread.bytes = Bytes::new();
     }
 
     /// The connection behind a 101, with what came behind its head.
     pub(super) fn take_tunnel(&mut self) -> Option<Socket> {
-        let ahead = std::mem::take(&mut self.unread);
+        let ahead = std::mem::take(&mut self.unread.bytes);
         self.socket.take().map(|socket| socket.with_ahead(ahead))
     }
 }

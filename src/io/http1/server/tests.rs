@@ -171,13 +171,12 @@ async fn an_ending_connection_closes_at_rest_and_answers_what_has_begun() {
     assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
 
     let (connection, mut theirs) = pair();
-    let ended = connection.clone();
     let calling = async {
         theirs.write_all(b"GET /a HTTP/1.1\r\n").await.unwrap();
-        while ended.wire.borrow().unread_length() == 0 {
+        while connection.wire.borrow().unread_length() == 0 {
             tokio::task::yield_now().await;
         }
-        ended.end();
+        connection.end();
         theirs.write_all(b"\r\nGET /b HTTP/1.1\r\n\r\n").await.unwrap();
         let mut got = String::new();
         theirs.read_to_string(&mut got).await.unwrap();
