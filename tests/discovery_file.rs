@@ -70,6 +70,28 @@ fn a_file_is_followed_however_it_is_changed_within_a_second() {
 }
 
 #[test]
+fn a_list_is_read_by_a_thread_that_gives_way_to_the_workers() {
+    let one = Upstream::ok("one");
+    let place = Place::new(&list(&[one.address]));
+    let proxy = Proxy::start(&of_file(&place.path));
+    until("the first set", || get(proxy.address("outbound"), "/").text() == "one");
+    // It is kept for 10 s after its last work.
+    place.rename_over(&list(&[one.address, one.address]));
+    until("a reader", || nice(proxy.pid(), "long-work").is_some());
+    let worker = nice(proxy.pid(), "worker-0").unwrap();
+    assert_eq!(nice(proxy.pid(), "long-work"), Some((worker + 10).min(19)));
+}
+
+/// The nice value of a thread of process `pid` called `name`.
+fn nice(pid: u32, name: &str) -> Option<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut stats = threads.filter_map(|t| fs::read_to_string(t.ok()?.path().join("stat")).ok());
+    let stat = stats.find(|stat| stat.contains(&format!("({name})")))?;
+    // The fields after the name, of which the first is the third of proc_pid_stat(5).
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(19 - 3)?.parse().ok()
+}
+
+#[test]
 fn a_config_map_that_is_swapped_is_followed() {
     let [one, two] = ["one", "two"].map(Upstream::ok);
     let dir = tempfile::tempdir().unwrap();

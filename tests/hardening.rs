@@ -6,7 +6,7 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
-use std::io::{BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// What an attack may add to the process, KiB. Buffers, arenas of the allocator and a busy machine's noise fit well within;
@@ -91,6 +92,37 @@ impl Attacker {
     }
 }
 
+/// An HTTP/2 caller by hand that waits until what it has sent was seen.
+struct Polite {
+    stream: BufReader<TcpStream>,
+}
+
+impl Polite {
+    fn open(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut polite = Self { stream: BufReader::new(stream) };
+        let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])];
+        polite.send_and_wait(&opening.concat()).unwrap();
+        polite
+    }
+
+    /// Sends `frames` and a PING, and reads until that is answered; an error once the connection was ended.
+    fn send_and_wait(&mut self, frames: &[u8]) -> io::Result<()> {
+        let ping = frame(PING, 0, 0, b"12345678");
+        self.stream.get_mut().write_all(&[frames, &ping].concat())?;
+        loop {
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head)?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            io::copy(&mut (&mut self.stream).take(u64::from(length)), &mut io::sink())?;
+            if (head[3], head[4]) == (PING, ACK) {
+                return Ok(());
+            }
+        }
+    }
+}
+
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
@@ -119,6 +151,28 @@ fn rapid_resets_end_the_connection() {
         })
     });
     assert!(pairs.is_some(), "it was let go on");
+    refused(&proxy, "flood", 1.0);
+}
+
+/// Resets of requests that are already under way: the h2 crate counts only those that came before it had handed the request
+/// on, so that nothing but our allowance ends these.
+#[test]
+fn resets_of_requests_under_way_end_the_connection() {
+    const AT_ONCE: u32 = 10;
+    let upstream = Upstream::ok("ok");
+    let proxy = proxy_with(upstream.address, "", "");
+    let rounds = under_attack(&proxy, |to| {
+        let mut attacker = Polite::open(to);
+        (0..20_000).find(|round| {
+            let streams = (round * AT_ONCE..).take(AT_ONCE as usize).map(stream);
+            let asks = streams.clone().flat_map(|s| frame(HEADERS, END_HEADERS, s, UPLOAD));
+            let asks: Vec<u8> = asks.collect();
+            let resets = streams.flat_map(|s| frame(RST_STREAM, 0, s, &[0, 0, 0, 8]));
+            let resets: Vec<u8> = resets.collect();
+            attacker.send_and_wait(&asks).and_then(|()| attacker.send_and_wait(&resets)).is_err()
+        })
+    });
+    assert!(rounds.is_some(), "it was let go on");
     refused(&proxy, "flood", 1.0);
 }
 
@@ -242,7 +296,10 @@ fn slow_heads_are_ended_by_their_time() {
             })
             .collect();
         // One byte at a time buys none: the time counts from the head's first byte.
-        refused(&proxy, "request_timeout", 300.0);
+        proxy.wait_metrics("ended, all the while they send", |metrics| {
+            slow.iter().for_each(|mut stream| drop(stream.write_all(b"x")));
+            metrics.sum("outrigger_rejected_total", &[("reason", "request_timeout")]) >= 300.0
+        });
         for stream in &mut slow {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut rest = Vec::new();
@@ -255,7 +312,7 @@ fn slow_heads_are_ended_by_their_time() {
             // Closed, not that we have waited in vain.
             match stream.read(&mut [0; 100]) {
                 Ok(read) => assert_eq!(read, 0),
-                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
             }
         }
     });

@@ -23,9 +23,25 @@ pub(super) fn auto_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_AUTO))
 }
 
-/// A runtime for tasks of this thread.
+/// What threads of the pool for long work add to their nice value. Beside a worker that wants the same core such a thread gets
+/// a tenth of it (weights of 110 and 1 024, `sched_prio_to_weight` in Linux), and the worker runs as soon as it can.
+const NICE: i32 = 10;
+
+/// A runtime for tasks of this thread. Its pool for long work (lists of endpoints being read, say) gives way to requests.
 pub(super) fn local_runtime() -> io::Result<LocalRuntime> {
-    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().thread_name("long-work").on_thread_start(give_way);
+    builder.build_local(LocalOptions::default())
+}
+
+/// Lowers the priority of the thread that calls: in Linux the nice value is a thread's own (setpriority(2), C library/kernel
+/// differences).
+fn give_way() {
+    use rustix::process::{getpriority_process, setpriority_process};
+    let lowered = getpriority_process(None).and_then(|now| setpriority_process(None, now + NICE));
+    if let Err(error) = lowered {
+        tracing::debug!(%error, "long work keeps the priority of requests");
+    }
 }
 
 /// How often a thread is looked at that is about to end: its handle cannot be awaited.
