@@ -206,16 +206,12 @@ async fn serve_http1(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     let answer = |request| request::handle(&downstream, request);
     // Pinned where it is made: a future that is moved into another is there twice.
     let serving = pin!(connection.serve(&worker.tick, answer));
-    let ended = drive(&downstream, serving, stopped, |_| connection.end()).await;
-    let ended = match ended {
-        // All answers are out: what the caller still sends is nobody's request.
-        Ended::HeadTimeout if connection.lingers() => Ended::Cut,
-        Ended::HeadTimeout => {
-            connection.refuse(&LATE, &worker.tick).await;
-            Ended::Served(Err(Fault::Refused(LATE)))
-        }
-        ended => ended,
-    };
+    let arriving = || connection.has_part_of_head();
+    let mut ended = drive(&downstream, serving, stopped, arriving, |_| connection.end()).await;
+    if matches!(ended, Ended::HeadTimeout) {
+        connection.refuse(&LATE, &worker.tick).await;
+        ended = Ended::Served(Err(Fault::Refused(LATE)));
+    }
     if let Ended::Served(Err(Fault::Refused(refusal))) = &ended {
         refused::log(&downstream, refusal);
     }
@@ -251,7 +247,9 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
         .keep_alive_timeout(PING.1)
         .serve_connection(TokioIo::new(io), service);
     let connection = pin!(Pushed::new(connection, pusher));
-    let ended = drive(&downstream, connection, stopped, |connection| {
+    // A head that stays half in HTTP/2 is under `idle`, and PINGs find out whether its peer is there.
+    let arriving = || false;
+    let ended = drive(&downstream, connection, stopped, arriving, |connection| {
         connection.future().graceful_shutdown();
     })
     .await;

@@ -25,9 +25,8 @@ const LOOK: Duration = Duration::from_secs(15);
 pub(super) struct Clock {
     /// Requests that are being answered.
     in_flight: Cell<u32>,
-    /// Since when there is none, and how much had been read by then.
+    /// Since when there is none.
     rests_since: Cell<Instant>,
-    read_by_then: Cell<u64>,
     /// When an HTTP/1 answer must be out, whatever its reader does.
     cut_at: Cell<Option<Instant>>,
     /// When an HTTP/1 answer is looked at: has anything moved since, and for how long nothing may.
@@ -48,8 +47,6 @@ impl Clock {
         Self {
             in_flight: Cell::new(0),
             rests_since: Cell::new(now),
-            // What was read to tell the protocols apart belongs to a head already.
-            read_by_then: Cell::new(0),
             cut_at: Cell::new(None),
             stalls_at: Cell::new(None),
             idle: Cell::new(None),
@@ -130,7 +127,6 @@ impl Downstream {
         clock.cut_at.set(None);
         clock.stalls_at.set(None);
         clock.rests_since.set(now);
-        clock.read_by_then.set(self.activity.bytes_read());
     }
 }
 
@@ -144,11 +140,13 @@ pub(super) enum Ended<E> {
     Cut,
 }
 
-/// Polls a connection, with its limits of time and the listener's drain.
+/// Polls a connection, with its limits of time and the listener's drain. `arriving`: whether a head has begun to come, asked
+/// while there is no request.
 pub(super) async fn drive<C, E>(
     downstream: &Downstream,
     mut connection: Pin<&mut C>,
     mut stopped: watch::Receiver<Stop>,
+    arriving: impl Fn() -> bool,
     shut_down: impl Fn(Pin<&mut C>),
 ) -> Ended<E>
 where
@@ -158,7 +156,7 @@ where
     let drained = stopped.wait_for(|stop| *stop == Stop::Connections);
     let mut drained = std::pin::pin!(tokio::task::unconstrained(drained));
     let mut waits = false;
-    let mut watch = Watch::new(downstream);
+    let mut watch = Watch::new(downstream, arriving);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(Ended::Served(ended));
@@ -194,8 +192,9 @@ enum Verdict {
 }
 
 /// The limits of time of one connection, on one alarm.
-struct Watch<'a> {
+struct Watch<'a, A> {
     downstream: &'a Downstream,
+    arriving: A,
     alarm: Alarm,
     header: Option<Duration>,
     idle: Option<Duration>,
@@ -207,8 +206,8 @@ struct Watch<'a> {
     ending: bool,
 }
 
-impl<'a> Watch<'a> {
-    fn new(downstream: &'a Downstream) -> Self {
+impl<'a, A: Fn() -> bool> Watch<'a, A> {
+    fn new(downstream: &'a Downstream, arriving: A) -> Self {
         let active = downstream.local.active(&downstream.worker);
         let limits = active.as_ref().map(|active| &active.listener.limits);
         Self {
@@ -219,6 +218,7 @@ impl<'a> Watch<'a> {
             look_at: downstream.secured.as_ref().map(|_| Instant::now() + LOOK),
             armed: None,
             ending: false,
+            arriving,
             downstream,
         }
     }
@@ -296,8 +296,7 @@ impl<'a> Watch<'a> {
             let first = [cut, stalled, aged].into_iter().flatten().min_by_key(|(at, _)| *at);
             return first.map_or((None, Verdict::ShutDown), |(at, verdict)| (Some(at), verdict));
         }
-        let arriving = downstream.activity.bytes_read() > downstream.clock.read_by_then.get();
-        if !downstream.http2 && arriving {
+        if (self.arriving)() {
             let since = downstream.clock.head_since.get().unwrap_or_else(Instant::now);
             downstream.clock.head_since.set(Some(since));
             return (self.header.map(|limit| since + limit), Verdict::HeadTimeout);

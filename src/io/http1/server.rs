@@ -53,9 +53,9 @@ impl Connection {
         self.wire.borrow_mut().ending = true;
     }
 
-    /// True when all answers were sent.
-    pub fn lingers(&self) -> bool {
-        self.lingers.get()
+    /// True when a part of what should be a head is here. To be asked between requests.
+    pub fn has_part_of_head(&self) -> bool {
+        !self.lingers.get() && self.wire.borrow().has_unread()
     }
 
     /// Serves requests to the connection's end.

@@ -188,6 +188,11 @@ impl Wire {
         }
     }
 
+    /// True when something was read that is not used yet.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.bytes.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn unread_length(&self) -> usize {
         self.unread.bytes.len()
