@@ -42,7 +42,7 @@ fn calls_of_every_kind_pass_two_proxies_under_mutual_tls() {
     let own = ca.issue("articles", &["spiffe://blog/ns/blog/sa/articles", "localhost"]);
     let proxy = |allow: &str, upstream: &str| {
         Proxy::start(&format!(
-            "identity: {{ {}, ca: {} }}\nlisteners:\n  in:\n    bind: 127.0.0.1:0\n    tls: {{ client_cert: required, allow: \"{allow}\" }}\n    routes: [{{ to: next, timeout: unlimited }}]\nupstreams:\n  next: {{ {upstream}, connect_timeout: 5s }}\n",
+            "admin: 127.0.0.1:0\nidentity: {{ {}, ca: {} }}\nlisteners:\n  in:\n    bind: 127.0.0.1:0\n    tls: {{ client_cert: required, allow: \"{allow}\" }}\n    routes: [{{ to: next, timeout: unlimited }}]\nupstreams:\n  next: {{ {upstream}, connect_timeout: 5s }}\n",
             own.yaml(),
             ca.ca().display(),
         ))
@@ -64,6 +64,13 @@ fn calls_of_every_kind_pass_two_proxies_under_mutual_tls() {
     assert_eq!((&line["identity"], &line["protocol"]), (&WEB.into(), &"HTTP/2".into()));
     let line = far.access_line(|line| line["path"] == "/test.Echo/Both");
     assert_eq!(line["identity"], "spiffe://blog/ns/blog/sa/articles");
+    // The caller of a resumed session is who it was in its first.
+    let resumed = [("listener", "in"), ("mtls", "yes"), ("resumed", "yes")];
+    let handshakes = || near.metrics().sum("outrigger_downstream_tls_handshakes_total", &resumed);
+    assert!(handshakes() < 0.5);
+    let output = call(&server, &near, &ca, Some(&web), "resumed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!((handshakes() - 1.0).abs() < 0.5, "{}", handshakes());
     // Without a certificate, and with one of somebody else.
     let other = ca.issue("other", &["spiffe://blog/ns/other/sa/x"]);
     for own in [None, Some(&other)] {

@@ -7,6 +7,7 @@ import sys
 import time
 
 import grpc
+from grpc.experimental import session_cache
 
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 NO_RETRIES = [("grpc.enable_retries", 0)]
@@ -17,11 +18,15 @@ def file(name):
     return open(path, "rb").read() if path else None
 
 
-if "GRPC_CA" in os.environ:
+def connect(*options):
+    options = UNLIMITED + NO_RETRIES + list(options)
+    if "GRPC_CA" not in os.environ:
+        return grpc.insecure_channel(sys.argv[1], options=options)
     credentials = grpc.ssl_channel_credentials(file("GRPC_CA"), file("GRPC_KEY"), file("GRPC_CERT"))
-    channel = grpc.secure_channel(sys.argv[1], credentials, options=UNLIMITED + NO_RETRIES)
-else:
-    channel = grpc.insecure_channel(sys.argv[1], options=UNLIMITED + NO_RETRIES)
+    return grpc.secure_channel(sys.argv[1], credentials, options=options)
+
+
+channel = connect()
 
 
 def unary(method, service="test.Echo"):
@@ -153,6 +158,16 @@ def not_retried():
     error = failure(unary("Unary"), b"", metadata=(("fail-first", "2"),))
     same((error.code(), error.details()), (grpc.StatusCode.UNAVAILABLE, "not this time"))
     same(unary("Count")(b"attempts"), b"1")
+
+
+def resumed():
+    """The second connection goes on with the session of the first."""
+    cache = session_cache.ssl_session_cache_lru(1)
+    for _ in range(2):
+        # A pool of its own: else the channels share a connection.
+        own = connect(("grpc.ssl_session_cache", cache), ("grpc.use_local_subchannel_pool", 1))
+        same(own.unary_unary("/test.Echo/Unary")(b"hello"), b"hello")
+        own.close()
 
 
 globals()[sys.argv[2]]()
