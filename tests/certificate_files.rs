@@ -5,8 +5,11 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use rcgen::date_time_ymd;
 use support::Proxy;
@@ -15,7 +18,7 @@ use tls::{Authority, Issued};
 /// What `check` says of a file with this identity, the folder left out.
 fn check(dir: &Path, identity: &str, tls: &str) -> (bool, String) {
     let config = dir.join("outrigger.yaml");
-    std::fs::write(&config, yaml(identity, tls)).unwrap();
+    fs::write(&config, yaml(identity, tls)).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_outrigger"))
         .args(["check", "-c", config.to_str().unwrap()])
         .output()
@@ -97,4 +100,74 @@ fn nothing_starts_with_a_bad_certificate() {
     proxy.log().wait("the cause", |line| {
         line.contains("it is not the key of the certificate").then_some(())
     });
+}
+
+/// `command` as somebody who may not read every file. Root may, unless it gives those two rights away; `None` after saying that
+/// it cannot.
+fn without_rights(command: &Command, file: &Path) -> Option<Command> {
+    let mut wrapped = if fs::read(file).is_err() {
+        Command::new(command.get_program())
+    } else {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.arg("--bounding-set=-dac_override,-dac_read_search");
+        if !setpriv.arg("true").status().is_ok_and(|status| status.success()) {
+            println!("skipped: setpriv of util-linux does not work here");
+            return None;
+        }
+        let mut setpriv = Command::new("setpriv");
+        setpriv.arg("--bounding-set=-dac_override,-dac_read_search").arg(command.get_program());
+        setpriv
+    };
+    wrapped.args(command.get_args()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Some(wrapped)
+}
+
+#[test]
+fn a_key_that_may_not_be_read_is_told_and_the_one_in_force_kept() {
+    let ca = Authority::new("ca");
+    let own = ca.issue("own", &["localhost"]);
+    let set = yaml(&with_ca(&ca, &own), "");
+    let closed = ca.write("closed", "", "");
+    fs::set_permissions(&closed.key, Permissions::from_mode(0o000)).unwrap();
+    let mut skipped = false;
+    let proxy = Proxy::spawn(&format!("admin: 127.0.0.1:0\n{set}"), |command| {
+        match without_rights(command, &closed.key) {
+            Some(wrapped) => *command = wrapped,
+            None => skipped = true,
+        }
+        command
+    });
+    if skipped {
+        return;
+    }
+    proxy.log().wait("start", |line| line.contains("outrigger is running").then_some(()));
+    let config = Arc::new(ca.client(None));
+    let served = || tls::get(proxy.address("in"), &config, "localhost", "/").unwrap();
+    assert!(served().starts_with("HTTP/1.1 200 "));
+    let (cert, key) = ca.texts(&["localhost"], |_| {});
+    fs::write(&closed.cert, cert).unwrap();
+    fs::rename(&closed.key, &own.key).unwrap();
+    fs::rename(&closed.cert, &own.cert).unwrap();
+    proxy.log().wait("the refusal", |line| {
+        let cause = "own.key: it may not be read (permissions)";
+        (line.contains("changed certificates refused") && line.contains(cause)).then_some(())
+    });
+    assert!(served().starts_with("HTTP/1.1 200 "), "the set in force is kept");
+    let mut check = Command::new(env!("CARGO_BIN_EXE_outrigger"));
+    let file = ca.dir.path().join("outrigger.yaml");
+    fs::write(&file, set).unwrap();
+    check.args(["check", "-c", file.to_str().unwrap()]);
+    let output = without_rights(&check, &own.key).unwrap().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("it may not be read (permissions)"),
+        "{said}"
+    );
+    // Now it may be read.
+    fs::write(&own.key, key).unwrap();
+    fs::set_permissions(&own.key, Permissions::from_mode(0o400)).unwrap();
+    proxy.wait_metrics("the new set", |metrics| {
+        metrics.sum("outrigger_tls_reloads_total", &[]) >= 1.0
+    });
+    assert!(served().starts_with("HTTP/1.1 200 "));
 }
