@@ -1,5 +1,6 @@
 //! The bar for discovery: 10 000 endpoints in a file, 1 % of them replaced each second. The control thread takes less than a
-//! fifth of a core, and requests do not feel it: prints its share and the p99 of requests with and without.
+//! fifth of a core, and requests do not feel it: prints its share and the p99 of requests with and without. The list is written
+//! each second in both cases; only where it goes differs.
 //!
 //! `cargo bench --bench discovery`
 #![allow(
@@ -16,21 +17,23 @@ mod support;
 mod traffic;
 
 use std::fs;
-use std::io::{BufReader, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use support::{Connection, Proxy, read_request};
+use support::{Connection, Proxy};
 use traffic::{ok, pause};
 
 const ENDPOINTS: u32 = 10_000;
 /// Of each second.
 const REPLACED: u32 = ENDPOINTS / 100;
 /// Of each measurement.
-const TIME: Duration = Duration::from_secs(20);
+const TIME: Duration = Duration::from_secs(10);
+/// Measurements of each kind, by turns.
+const ROUNDS: u32 = 3;
 /// Between requests.
 const GAP: Duration = Duration::from_millis(5);
 /// What the clock of `/proc` counts in a second.
@@ -54,12 +57,19 @@ fn main() {
         metrics.sum("outrigger_upstream_endpoints", &[]) > f64::from(ENDPOINTS) - 0.5
     });
     println!("endpoints       control thread   other threads   requests   failed   p50       p99");
-    let still = measure(&proxy, &path, port, false);
-    let moving = measure(&proxy, &path, port, true);
+    let (mut still, mut moving) = (Vec::new(), Vec::new());
+    let mut first = 0;
+    for _ in 0..ROUNDS {
+        still.push(measure(&proxy, &dir.path().join("comments.yaml"), port, &mut first));
+        moving.push(measure(&proxy, &path, port, &mut first));
+    }
     let updates = proxy.metrics().sum("outrigger_discovery_updates_total", &[]);
     println!("{updates} sets were published");
-    let unseen = moving.p99 < still.p99.mul_f64(1.5) + Duration::from_millis(1);
-    let passed = moving.control < 0.2 && unseen && moving.failed == 0;
+    // Whatever else the machine does only adds: the lowest of each says most.
+    let p99 = |rounds: &[Measured]| rounds.iter().map(|round| round.p99).min().unwrap();
+    let unseen = p99(&moving) < p99(&still).mul_f64(1.5) + Duration::from_micros(500);
+    let cheap = moving.iter().all(|round| round.control < 0.2);
+    let passed = cheap && unseen && moving.iter().all(|round| round.failed == 0);
     println!("{}", if passed { "pass" } else { "FAIL" });
 }
 
@@ -70,7 +80,8 @@ struct Measured {
     p99: Duration,
 }
 
-fn measure(proxy: &Proxy, path: &Path, port: u16, moving: bool) -> Measured {
+/// Measures while the list is written to `path`, from endpoint `first` on, which moves with each.
+fn measure(proxy: &Proxy, path: &Path, port: u16, first: &mut u32) -> Measured {
     let to = proxy.address("outbound");
     let (before, start) = (ticks(proxy), Instant::now());
     let (mut took, failed) = std::thread::scope(|scope| {
@@ -86,10 +97,9 @@ fn measure(proxy: &Proxy, path: &Path, port: u16, moving: bool) -> Measured {
             }
             (took, failed)
         });
-        for second in 1..=u32::try_from(TIME.as_secs()).unwrap() {
-            if moving {
-                write(path, second * REPLACED, port);
-            }
+        for _ in 0..TIME.as_secs() {
+            *first += REPLACED;
+            write(path, *first, port);
             pause(1_000);
         }
         caller.join().unwrap()
@@ -99,7 +109,7 @@ fn measure(proxy: &Proxy, path: &Path, port: u16, moving: bool) -> Measured {
     let (control, other) = (share(after.0, before.0), share(after.1, before.1));
     took.sort();
     let at = |part: usize| took[took.len() * part / 100];
-    let name = if moving { "1 % a second" } else { "unchanged" };
+    let name = if path.ends_with("articles.yaml") { "1 % a second" } else { "unchanged" };
     println!(
         "{name:<15} {:>5.1} %          {:>5.1} %         {:<10} {failed:<8} {:<9.3?} {:.3?}",
         control * 100.0,
@@ -138,21 +148,30 @@ fn write(path: &Path, first: u32, port: u16) {
     fs::rename(next, path).unwrap();
 }
 
-/// Answers at every address of 127/8.
+/// Answers at every address of 127/8. One thread serves all connections: what it costs to end a hundred threads, as the
+/// connections to removed endpoints end, would be seen in the requests of that moment.
 fn service() -> u16 {
-    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listener = runtime.block_on(TcpListener::bind("0.0.0.0:0")).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || {
-                let mut stream = BufReader::new(stream);
-                while read_request(&mut stream).is_some() {
-                    if stream.get_mut().write_all(&ok("ok")).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
+        runtime.block_on(async {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream));
+            }
+        });
     });
     port
+}
+
+async fn serve(mut stream: TcpStream) {
+    let mut request = Vec::new();
+    while matches!(stream.read_buf(&mut request).await, Ok(read) if read > 0) {
+        if request.ends_with(b"\r\n\r\n") {
+            request.clear();
+            if stream.write_all(&ok("ok")).await.is_err() {
+                return;
+            }
+        }
+    }
 }
