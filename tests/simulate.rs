@@ -55,7 +55,9 @@ events:
   - { at: 14s, for: 5s, load: 3x }
 ";
     let scenario = scenario(yaml);
-    let config = policies(", retry: { when: [5xx, reset] }", ", balance: round_robin");
+    let shaped =
+        ", retry: { when: [5xx, reset] }, hedge: p90, rate_limit: { rate: 30/s, by: source }";
+    let config = policies(shaped, ", balance: round_robin");
     let all = |seed: u64| {
         let runs = [("one".to_owned(), run(&scenario, &config, None, seed).unwrap())];
         let json = json(&scenario, seed, &runs).to_string();

@@ -208,7 +208,8 @@ impl Balancer {
         self.uses_unproven.load(Ordering::Relaxed)
     }
 
-    /// Chooses an endpoint, avoiding those in `tried` while there are others. `None` where none is available.
+    /// Chooses an endpoint, avoiding those in `tried` while there are others, and for a retry those that take no connection.
+    /// `None` where none is available.
     ///
     /// Counts nothing: the caller starts the attempt ([`Picked::start`]).
     #[inline]
@@ -234,19 +235,14 @@ impl Balancer {
     ) -> Option<Picked> {
         let key = key.filter(|_| self.policy().hashes());
         let none = Tried::new();
-        let first = tried.is_empty();
-        let mut candidates =
-            Candidates { set, tried, key, now, balancer: self, probes: first, reachable: !first };
+        // A retry goes where it has not been, and where a connection can be had; either is better than neither.
+        let wishes = [(tried, true), (tried, false), (&none, true), (&none, false)];
+        let mut probes = tried.is_empty();
+        let wishes = if probes { &wishes[3..] } else { &wishes[..] };
         loop {
-            let mut chosen = self.choose(&candidates, rng);
-            if chosen.is_none() && candidates.reachable {
-                candidates.reachable = false;
-                chosen = self.choose(&candidates, rng);
-            }
-            let endpoint = chosen.or_else(|| {
-                // Every endpoint was tried: one of them again is better than none.
-                candidates.tried = &none;
-                self.choose(&candidates, rng)
+            let endpoint = wishes.iter().find_map(|&(tried, reachable)| {
+                let balancer = self;
+                self.choose(&Candidates { set, tried, key, now, balancer, probes, reachable }, rng)
             })?;
             if endpoint.standing.is_plain() {
                 return Some(Picked::new(endpoint, None, false));
@@ -260,7 +256,7 @@ impl Balancer {
                 return Some(Picked::new(endpoint, Some(permit), panic));
             }
             // Another worker was faster.
-            candidates.probes = false;
+            probes = false;
         }
     }
 

@@ -16,6 +16,7 @@ use super::endpoint_set::Member;
 use super::*;
 use crate::base::endpoint::EndpointSpec;
 use crate::policy::classify::Outcome;
+use crate::policy::outlier::Signal;
 
 const ALL: [Policy; 4] =
     [Policy::PeakEwma, Policy::LeastRequest, Policy::RoundRobin, Policy::Random];
@@ -127,6 +128,24 @@ fn tried_endpoints_are_avoided_until_none_is_left() {
             }
         }
     }
+}
+
+#[test]
+fn of_endpoints_that_were_all_tried_one_that_takes_connections_is_tried_again() {
+    let (now, mut rng) = (Instant::now(), Rng::from_seed(3));
+    let set = set(&[1, 1, 1], now);
+    let endpoints = || set.members().iter().map(|member| &member.endpoint);
+    let mut tried = Tried::new();
+    endpoints().for_each(|endpoint| tried.note(endpoint.id));
+    endpoints().skip(1).for_each(|refuses| refuses.learn_reach(Signal::LocalOrigin));
+    for policy in ALL {
+        let balancer = Balancer::new(policy);
+        for _ in 0..100 {
+            assert_eq!(place(&set, &balancer.pick(&set, &tried, now, &mut rng).unwrap()), 0);
+        }
+    }
+    endpoints().for_each(|refuses| refuses.learn_reach(Signal::LocalOrigin));
+    assert!(Balancer::new(Policy::PeakEwma).pick(&set, &tried, now, &mut rng).is_some());
 }
 
 #[test]

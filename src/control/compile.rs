@@ -22,7 +22,6 @@ use crate::policy::outlier::Cause;
 use crate::policy::retry::SuppressedReason;
 use crate::policy::sources::Sources;
 use crate::snapshot::{Listener, ListenerLimits, ListenerTls, LogFilter, Route, Snapshot};
-use crate::tls::ServerTls;
 
 use super::resolve::Plan;
 use super::{ApplyError, certificates, jwks};
@@ -37,23 +36,26 @@ pub(super) use upstream::upstream;
 /// The route label of requests that no route took.
 pub(super) const UNROUTED: &str = "none";
 
-/// The snapshot of a valid configuration. `before` lends what listeners of the same name count.
-pub(super) fn snapshot(
-    config: &config::Config,
-    (certificates, upstreams, keys): (&certificates::Plan, &Plan, &jwks::Plan),
-    metrics: &Metrics,
-    before: &Snapshot,
-) -> Result<Snapshot, ApplyError> {
+/// What listeners and routes are compiled with.
+pub(super) struct Given<'a> {
+    pub(super) certificates: &'a certificates::Plan,
+    pub(super) upstreams: &'a Plan,
+    pub(super) keys: &'a jwks::Plan,
+    pub(super) metrics: &'a Metrics,
+    /// Lends what listeners and routes of the same name count.
+    pub(super) before: &'a Snapshot,
+    pub(super) now: Instant,
+}
+
+/// The snapshot of a valid configuration.
+pub(super) fn snapshot(config: &config::Config, given: &Given<'_>) -> Result<Snapshot, ApplyError> {
     let listeners = config
         .listeners
         .iter()
-        .map(|listener| {
-            let tls = certificates.listener(&listener.name);
-            compile_listener(listener, tls, upstreams, keys, metrics, before).map(Arc::new)
-        })
+        .map(|listener| compile_listener(listener, given).map(Arc::new))
         .collect::<Result<_, _>>()?;
     Ok(Snapshot {
-        generation: before.generation + 1,
+        generation: given.before.generation + 1,
         service: config.service.as_str().into(),
         compat_envoy: config.compat_envoy,
         log: match config.access_log.only {
@@ -63,7 +65,7 @@ pub(super) fn snapshot(
             config::LogFilter::Never => LogFilter::Never,
         },
         listeners,
-        upstreams: upstreams.upstreams().cloned().collect(),
+        upstreams: given.upstreams.upstreams().cloned().collect(),
         listening: Vec::new(),
     })
 }
@@ -89,28 +91,29 @@ pub fn compiled(
         upstreams: Vec::new(),
         listening: Vec::new(),
     };
-    let upstreams = Plan::without_discovery(config, metrics, rng, now);
-    let planned = (&certificates::Plan::default(), &upstreams, &jwks::Plan::default());
-    snapshot(config, planned, metrics, &before)
+    let given = Given {
+        certificates: &certificates::Plan::default(),
+        upstreams: &Plan::without_discovery(config, metrics, rng, now),
+        keys: &jwks::Plan::default(),
+        metrics,
+        before: &before,
+        now,
+    };
+    snapshot(config, &given)
 }
 
 fn compile_listener(
     listener: &config::Listener,
-    tls: Option<Arc<ServerTls>>,
-    upstreams: &Plan,
-    keys: &jwks::Plan,
-    metrics: &Metrics,
-    before: &Snapshot,
+    given: &Given<'_>,
 ) -> Result<Listener, ApplyError> {
+    let &Given { keys, metrics, before, .. } = given;
     let name = listener.name.as_str();
     let routes = listener
         .routes
         .iter()
-        .map(|route| {
-            let before = same_name(before, name, &route.name);
-            route::compile(name, route, before, upstreams, metrics)
-        })
+        .map(|route| route::compile(name, route, given))
         .collect::<Result<_, _>>()?;
+    let tls = given.certificates.listener(name);
     let limits = &listener.limits;
     Ok(Listener {
         name: name.into(),
@@ -165,4 +168,29 @@ fn same_name<'a>(before: &'a Snapshot, listener: &str, route: &str) -> Option<&'
 /// The words for retries not made, in the order of their index.
 pub(super) fn suppressed_words() -> Vec<&'static str> {
     SuppressedReason::ALL.iter().map(|reason| reason.word()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::rate_limit::Verdict;
+
+    /// Simulations give the same result with the same seed only where nothing that is compiled reads a clock.
+    #[test]
+    fn what_is_compiled_for_a_time_knows_no_other() {
+        let yaml = "listeners: { out: { bind: 127.0.0.1:1, routes: [{ to: app, rate_limit: { rate: 1/s } }] } }
+upstreams: { app: { endpoints: [127.0.0.1:2] } }
+";
+        let config = config::load_str("f", yaml, &|_| None).config.unwrap();
+        let metrics = Metrics::new(&config.metrics.buckets).unwrap();
+        let now = Instant::now() + Duration::from_secs(1_000);
+        let snapshot = compiled(&config, &metrics, &mut Rng::from_seed(1), now).unwrap();
+        let limit = snapshot.listeners[0].routes[0].rate_limit.as_ref().unwrap();
+        let take = |at| limit.limiter.take(0, at).verdict;
+        assert_eq!(take(now - Duration::from_secs(500)), Verdict::Admitted);
+        // Both are its beginning: no time has passed in which another could be earned.
+        assert!(take(now) != Verdict::Admitted);
+    }
 }

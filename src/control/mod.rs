@@ -246,8 +246,15 @@ impl Control {
         let listeners = self.listeners.borrow().plan(config, self.workers.len())?;
         let upstreams = self.upstreams.borrow().plan(config, &certificates)?;
         let keys = self.keys.borrow().plan(config)?;
-        let planned = (&certificates, &upstreams, &keys);
-        let mut snapshot = compile::snapshot(config, planned, &self.metrics, before)?;
+        let given = compile::Given {
+            certificates: &certificates,
+            upstreams: &upstreams,
+            keys: &keys,
+            metrics: &self.metrics,
+            before,
+            now: Instant::now(),
+        };
+        let mut snapshot = compile::snapshot(config, &given)?;
         snapshot.listening = self.listeners.borrow().addresses_after(&listeners);
         Ok(Planned { certificates, upstreams, listeners, keys, snapshot })
     }

@@ -8,23 +8,22 @@ use crate::base::units::ByteSize;
 use crate::config;
 use crate::control::ApplyError;
 use crate::control::resolve::Plan;
-use crate::metrics::Metrics;
 use crate::policy::backoff::Backoff;
 use crate::policy::retry::{RetryMethods, RetryPolicy, RetryWhen};
 use crate::route;
 use crate::snapshot::{Action, HeaderEdits, Route, Split};
 use crate::upstream::Upstream;
 
-use super::{balance, jwt, shaping};
+use super::{Given, balance, jwt, same_name, shaping};
 
 /// A route with its upstreams, edits and policies.
 pub(super) fn compile(
     listener: &str,
     route: &config::Route,
-    before: Option<&Route>,
-    upstreams: &Plan,
-    metrics: &Metrics,
+    given: &Given<'_>,
 ) -> Result<Route, ApplyError> {
+    let &Given { upstreams, metrics, .. } = given;
+    let before = same_name(given.before, listener, &route.name);
     let invalid = |error: route::RewriteError| {
         ApplyError::Invalid(format!("route {} of listener {listener}: {error}", route.name))
     };
@@ -58,10 +57,10 @@ pub(super) fn compile(
         idle: route.idle,
         fault: shaping::fault(listener, route, metrics),
         mirror: shaping::mirror(listener, route, upstreams, metrics)?,
-        hedging: shaping::hedging(listener, route, before, metrics),
+        hedging: shaping::hedging(listener, route, before, given),
         jwt: jwt::mode(route.jwt),
         hash: route.hash.iter().map(balance::hash_by).collect(),
-        rate_limit: shaping::rate_limit(listener, route, before, metrics)?,
+        rate_limit: shaping::rate_limit(listener, route, before, given)?,
         retry: match &route.retry {
             Some(retry) => compile_retry(retry),
             None => never(route.shaping.hedge.is_some()),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use tokio::time::Instant;
 
 use crate::base::units::Ratio;
 use crate::config;
@@ -17,12 +16,14 @@ use crate::snapshot::{
     FaultInjection, Hedging, Mirror, MirrorTarget, RateLimit, RateLimitBy, RateLimitSettings, Route,
 };
 
+use super::Given;
+
 /// A rate limit. Where `before`, the route of that name, has the same, its count goes on.
 pub(super) fn rate_limit(
     listener: &str,
     route: &config::Route,
     before: Option<&Route>,
-    metrics: &Metrics,
+    given: &Given<'_>,
 ) -> Result<Option<RateLimit>, ApplyError> {
     let Some(limit) = &route.shaping.rate_limit else { return Ok(None) };
     let settings = RateLimitSettings {
@@ -45,10 +46,10 @@ pub(super) fn rate_limit(
                 ApplyError::Invalid(format!("route {name} of listener {listener}: rate_limit"))
             })?;
             let keys = (settings.by != RateLimitBy::Route).then_some(settings.keys);
-            Arc::new(RateLimiter::new(quota, keys, Instant::now()))
+            Arc::new(RateLimiter::new(quota, keys, given.now))
         }
     };
-    let metrics = metrics.route.rate_limit(listener, &route.name);
+    let metrics = given.metrics.route.rate_limit(listener, &route.name);
     Ok(Some(RateLimit { settings, limiter, metrics }))
 }
 
@@ -102,7 +103,7 @@ pub(super) fn hedging(
     listener: &str,
     route: &config::Route,
     before: Option<&Route>,
-    metrics: &Metrics,
+    given: &Given<'_>,
 ) -> Option<Hedging> {
     let after = match route.shaping.hedge? {
         config::Hedge::After(delay) => After::Fixed(delay),
@@ -111,7 +112,7 @@ pub(super) fn hedging(
     let before = before.and_then(|route| route.hedging.as_ref());
     let policy = match before.filter(|before| before.policy.after() == after) {
         Some(before) => Arc::clone(&before.policy),
-        None => Arc::new(Hedge::new(after, Instant::now())),
+        None => Arc::new(Hedge::new(after, given.now)),
     };
-    Some(Hedging { policy, metrics: metrics.route.hedge(listener, &route.name) })
+    Some(Hedging { policy, metrics: given.metrics.route.hedge(listener, &route.name) })
 }
