@@ -393,7 +393,7 @@ fn is_encrypted(text: &[u8]) -> bool {
     marks.iter().any(|mark| text.windows(mark.len()).any(|window| window == *mark))
 }
 
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod hostile;
 #[cfg(test)]

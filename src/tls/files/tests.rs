@@ -131,3 +131,15 @@ fn broken_files_are_read_without_harm() {
         let _any = Material::parse(&files.set, &contents, Vouched::ByOwnAuthorities, now);
     }
 }
+
+/// The same bytes as each of the files: what the fuzz target tries.
+#[test]
+fn any_bytes_are_read_or_told_as_wrong() {
+    let ca = Authority::new("ca");
+    let (cert, key) = issued(&ca);
+    for text in ["", "x", &cert, &key, &format!("{cert}{key}"), &format!("{key}{}", ca.cert.pem())]
+    {
+        hostile::certificates(text.as_bytes());
+        hostile::certificates(&text.as_bytes()[..text.len() / 2]);
+    }
+}
