@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use zeroize::Zeroizing;
 
 use super::text;
 
@@ -78,6 +79,7 @@ pub(super) fn authorise(
     };
     // Read each time: a rotated token counts at once, and none is kept in memory.
     let token = std::fs::read_to_string(path).map_err(|_| Refusal::TokenFile)?;
+    let token = Zeroizing::new(token);
     let token = token.trim().as_bytes();
     let given = headers.get(AUTHORIZATION).and_then(bearer);
     if !token.is_empty() && given.is_some_and(|given| equal(given, token)) {

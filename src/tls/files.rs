@@ -242,9 +242,10 @@ impl Check<'_> {
     }
 
     fn key(&mut self, text: &[u8]) -> Option<Arc<dyn rustls::sign::SigningKey>> {
-        let mut key = match PrivateKeyDer::from_pem_slice(text) {
+        let read = private_key::first(text).map_or_else(|| PrivateKeyDer::from_pem_slice(text), Ok);
+        let mut key = match read {
             Ok(key) => key,
-            Err(pem::Error::NoItemsFound) if is_encrypted(text) => {
+            Err(pem::Error::NoItemsFound) if private_key::is_encrypted(text) => {
                 return self.wrong("key", "it is encrypted: keys are read without a passphrase");
             }
             Err(pem::Error::NoItemsFound) => {
@@ -388,13 +389,9 @@ fn broken_pem(error: &pem::Error) -> String {
     }
 }
 
-fn is_encrypted(text: &[u8]) -> bool {
-    let marks: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
-    marks.iter().any(|mark| text.windows(mark.len()).any(|window| window == *mark))
-}
-
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod hostile;
+mod private_key;
 #[cfg(test)]
 mod tests;

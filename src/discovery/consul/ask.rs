@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
 
 use crate::discovery::ErrorKind;
 use crate::discovery::last_good::Trouble;
@@ -231,7 +232,7 @@ fn token(path: &Path) -> Result<HeaderValue, Trouble> {
         let text = format!("the token in {}: {why}", path.display());
         Trouble::new(ErrorKind::Denied, text)
     };
-    let mut text = String::new();
+    let mut text = Zeroizing::new(String::new());
     let read = File::open(path).and_then(|file| file.take(MAX_TOKEN).read_to_string(&mut text));
     read.map_err(|error| failed(&error))?;
     let text = text.trim();
