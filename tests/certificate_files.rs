@@ -73,6 +73,8 @@ fn each_fault_is_told_with_file_place_and_cause() {
     told("truncated key", (&good.0, &good.1[..good.1.len() / 2]), "");
     told("a key where the certificate belongs", (&good.1, &good.1), "");
     told("encrypted key", (&good.0, &good.1.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")), "");
+    let encrypted = good.1.replacen("KEY-----\n", "KEY-----\nProc-Type: 4,ENCRYPTED\n\n", 1);
+    told("key encrypted as it once was", (&good.0, &encrypted), "");
     let foreign = other.texts(&["localhost"], |_| {});
     told("of another authority", (&foreign.0, &foreign.1), "");
     told(
@@ -164,8 +166,9 @@ fn a_key_that_may_not_be_read_is_told_and_the_one_in_force_kept() {
         "{said}"
     );
     // Now it may be read.
-    fs::write(&own.key, key).unwrap();
-    fs::set_permissions(&own.key, Permissions::from_mode(0o400)).unwrap();
+    fs::write(&closed.key, key).unwrap();
+    fs::set_permissions(&closed.key, Permissions::from_mode(0o400)).unwrap();
+    fs::rename(&closed.key, &own.key).unwrap();
     proxy.wait_metrics("the new set", |metrics| {
         metrics.sum("outrigger_tls_reloads_total", &[]) >= 1.0
     });

@@ -55,8 +55,7 @@ events:
   - { at: 14s, for: 5s, load: 3x }
 ";
     let scenario = scenario(yaml);
-    let shaped =
-        ", retry: { when: [5xx, reset] }, hedge: p90, rate_limit: { rate: 30/s, by: source }";
+    let shaped = ", retry: { when: [5xx, reset] }, hedge: p90, rate_limit: { rate: 10/s }";
     let config = policies(shaped, ", balance: round_robin");
     let all = |seed: u64| {
         let runs = [("one".to_owned(), run(&scenario, &config, None, seed).unwrap())];

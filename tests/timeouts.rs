@@ -239,11 +239,11 @@ fn a_head_that_trickles_in_is_cut_off() {
     // A first request; one after another; one whose beginning came together with the end of the one before it.
     for before in ["", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\nGE"] {
         let mut caller = Connection::open(proxy.address("outbound"));
+        let start = Instant::now();
         if !before.is_empty() {
             caller.send(before);
             assert_eq!(caller.reply().status, 200);
         }
-        let start = Instant::now();
         let socket = caller.stream.get_ref().try_clone().unwrap();
         let trickle = std::thread::spawn(move || {
             let mut socket = socket;

@@ -301,6 +301,7 @@ impl<'a, A: Fn() -> bool> Watch<'a, A> {
             downstream.clock.head_since.set(Some(since));
             return (self.header.map(|limit| since + limit), Verdict::HeadTimeout);
         }
+        downstream.clock.head_since.set(None);
         let rested = self.idle.map(|idle| downstream.clock.rests_since.get() + idle);
         match (rested, self.ends_at) {
             (Some(rested), Some(aged)) => (Some(rested.min(aged)), Verdict::ShutDown),

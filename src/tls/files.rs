@@ -245,7 +245,7 @@ impl Check<'_> {
         let read = private_key::first(text).map_or_else(|| PrivateKeyDer::from_pem_slice(text), Ok);
         let mut key = match read {
             Ok(key) => key,
-            Err(pem::Error::NoItemsFound) if private_key::is_encrypted(text) => {
+            Err(_) if private_key::is_encrypted(text) => {
                 return self.wrong("key", "it is encrypted: keys are read without a passphrase");
             }
             Err(pem::Error::NoItemsFound) => {

@@ -36,7 +36,7 @@ const MAX_ANSWER: usize = 32 * 1024 * 1024;
 const MAX_SHOWN: usize = 120;
 
 /// Bytes of a token's file; Consul's tokens have 36.
-const MAX_TOKEN: u64 = 4 * 1024;
+const MAX_TOKEN: u32 = 4 * 1024;
 
 const CONSUL_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 const CONSUL_INDEX: HeaderName = HeaderName::from_static("x-consul-index");
@@ -232,8 +232,10 @@ fn token(path: &Path) -> Result<HeaderValue, Trouble> {
         let text = format!("the token in {}: {why}", path.display());
         Trouble::new(ErrorKind::Denied, text)
     };
-    let mut text = Zeroizing::new(String::new());
-    let read = File::open(path).and_then(|file| file.take(MAX_TOKEN).read_to_string(&mut text));
+    // As much as may come: a text that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_TOKEN as usize + 1));
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_TOKEN.into()).read_to_string(&mut text));
     read.map_err(|error| failed(&error))?;
     let text = text.trim();
     if text.is_empty() {

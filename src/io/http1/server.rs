@@ -38,14 +38,15 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 1 << 20);
 pub struct Connection {
     wire: Rc<RefCell<Wire>>,
     limits: HeadLimits,
-    /// All is said; only what the caller still sends is waited for.
-    lingers: Cell<bool>,
+    /// Everything before was answered, and no head is whole.
+    awaits_head: Cell<bool>,
 }
 
 impl Connection {
     /// Speaks HTTP/1 on an accepted socket.
     pub fn new(socket: Socket, limits: HeadLimits) -> Self {
-        Self { wire: Rc::new(RefCell::new(Wire::new(socket))), limits, lingers: Cell::default() }
+        let wire = Rc::new(RefCell::new(Wire::new(socket)));
+        Self { wire, limits, awaits_head: Cell::default() }
     }
 
     /// Takes no further request: the one that is being answered, or whose head has begun to come, is the last.
@@ -53,9 +54,9 @@ impl Connection {
         self.wire.borrow_mut().ending = true;
     }
 
-    /// True when a part of what should be a head is here. To be asked between requests.
+    /// True when a part of what should be a head is here, and nothing is being answered.
     pub fn has_part_of_head(&self) -> bool {
-        !self.lingers.get() && self.wire.borrow().has_unread()
+        self.awaits_head.get() && self.wire.borrow().has_begun_head()
     }
 
     /// Serves requests to the connection's end.
@@ -74,7 +75,10 @@ impl Connection {
         loop {
             let mut scan = Scan::default();
             let head = poll_fn(|cx| self.wire.borrow_mut().poll_head(cx, &mut scan, &self.limits));
-            let goes_on = match head.await {
+            self.awaits_head.set(true);
+            let head = head.await;
+            self.awaits_head.set(false);
+            let goes_on = match head {
                 Ok(None) => false,
                 Ok(Some(head)) => self.exchange(head, &mut answer).await?,
                 Err(Fault::Refused(refusal)) => {
@@ -168,14 +172,17 @@ impl Connection {
             httpdate::fmt_http_date(SystemTime::now()),
             reason.word(),
         );
-        if Half(&self.wire).write_all(answer.as_bytes()).await.is_ok() {
+        // What the caller has not read of the answers before may still fill the socket.
+        let mut timer = tick.timer(Some(Instant::now() + LINGER.0));
+        let mut socket = Half(&self.wire);
+        let writing = pin!(socket.write_all(answer.as_bytes()));
+        if matches!(timer.limit(writing).await, Ok(Ok(()))) {
             self.close(tick).await;
         }
     }
 
     /// Ends the connection so that its last answer arrives.
     async fn close(&self, tick: &Tick) {
-        self.lingers.set(true);
         if Half(&self.wire).shutdown().await.is_err() || !self.wire.borrow().may_be_sending() {
             return;
         }

@@ -188,9 +188,9 @@ impl Wire {
         }
     }
 
-    /// True when something was read that is not used yet.
-    pub(super) fn has_unread(&self) -> bool {
-        !self.unread.bytes.is_empty()
+    /// True when something was read of what should be a head: more than the empty lines that may stand before one.
+    pub(super) fn has_begun_head(&self) -> bool {
+        self.unread.bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
     }
 
     #[cfg(test)]

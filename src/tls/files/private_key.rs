@@ -22,16 +22,32 @@ type Decoded = fn(Vec<u8>) -> PrivateKeyDer<'static>;
 /// The first private key of `text`, which the caller wipes; all else that was made on the way is wiped here. The decoder's time
 /// does not depend on the key.
 ///
-/// `None` where it is not written as it should be. `PrivateKeyDer::from_pem_slice` then reads it or tells why not, and leaves the
-/// base64 that it has collected in memory that is freed.
+/// `None` where it is not written as it should be: each mark alone on its line, and nothing but base64 with its padding between
+/// them. `PrivateKeyDer::from_pem_slice` then reads it or tells why not, and leaves the base64 that it has collected in memory that
+/// is freed.
 pub(super) fn first(text: &[u8]) -> Option<PrivateKeyDer<'static>> {
-    let begins = KINDS.iter().filter_map(|kind| Some((find(text, kind.0)?, kind)));
-    let (begin, (mark, end, decoded)) = begins.min_by_key(|(begin, _)| *begin)?;
-    let body = &text[begin + mark.len()..];
-    let body = &body[..find(body, end)?];
+    let mut lines = text.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii_end);
+    let mut inside = false;
+    let (_, end, decoded) = loop {
+        let line = lines.next()?;
+        if let Some(kind) = KINDS.iter().find(|(begin, ..)| line == begin.as_bytes()) {
+            break kind;
+        }
+        inside |= line.starts_with(b"-----BEGIN ");
+        inside &= !line.starts_with(b"-----END ");
+    };
+    if inside {
+        return None;
+    }
     // Neither grows: what outgrows its buffer is moved, and leaves a copy.
-    let mut base64 = Zeroizing::new(Vec::with_capacity(body.len()));
-    base64.extend(body.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    let mut base64 = Zeroizing::new(Vec::with_capacity(text.len()));
+    loop {
+        let line = lines.next()?;
+        if line == end.as_bytes() {
+            break;
+        }
+        base64.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    }
     let mut der = Zeroizing::new(vec![0; base64.len() / 4 * 3]);
     let length = Base64::decode(&*base64, &mut der).ok()?.len();
     der.truncate(length);
@@ -87,10 +103,23 @@ mod tests {
     fn what_is_not_written_as_it_should_be_is_left_to_the_library() {
         let key = KeyPair::generate().unwrap().serialize_pem();
         let encrypted = key.replace("KEY-----\n", "KEY-----\nProc-Type: 4,ENCRYPTED\n\n");
-        let texts = ["", "x", &key[..key.len() / 2], &key.replacen('M', "*", 1), &encrypted];
+        let texts = [
+            "",
+            "x",
+            &key[..key.len() / 2],
+            &key.replacen('M', "*", 1),
+            &encrypted,
+            &key.replace('\n', ""),
+            &key.replace("-----BEGIN", " -----BEGIN"),
+            &key.replace("\n-----END", "-----END"),
+            &format!("-----BEGIN CERTIFICATE-----\n{key}"),
+            &format!("-----BEGIN PRIVATE KEY-----\n{key}"),
+        ];
         for text in texts {
             assert_eq!(first(text.as_bytes()), None, "{text}");
         }
+        let old = format!("# {}\n", key.trim().replace('\n', ""));
+        same(&format!("{old}{key}"));
         assert!(is_encrypted(encrypted.as_bytes()) && !is_encrypted(key.as_bytes()));
     }
 }

@@ -218,3 +218,59 @@ async fn a_body_of_an_earlier_request_reads_nothing_of_a_later_one() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn what_comes_while_an_answer_goes_out_is_not_a_head_that_is_late() {
+    const LENGTH: usize = 4 << 20;
+    let (connection, mut theirs) = pair();
+    let tick = Tick::new(Instant::now());
+    let large = async |_| Ok::<_, ()>(Response::new(Full::new(Bytes::from(vec![b'x'; LENGTH]))));
+    theirs.write_all(b"GET /a HTTP/1.1\r\n\r\n\r\nGE").await.unwrap();
+    let mut serving = pin!(connection.serve(&tick, large));
+    let mut poll = async || poll_fn(|cx| Poll::Ready(serving.as_mut().poll(cx).is_ready())).await;
+    let mut got = Vec::new();
+    // The body was given away whole with its first piece; far less than half of it fits into the sockets.
+    while got.len() < LENGTH / 2 {
+        assert!(!poll().await && !connection.has_part_of_head());
+        let mut piece = [0; 65_536];
+        if let Ok(read) = theirs.try_read(&mut piece) {
+            got.extend_from_slice(&piece[..read]);
+        }
+        tokio::task::yield_now().await;
+    }
+    while !connection.has_part_of_head() {
+        assert!(!poll().await);
+        let _rest = theirs.try_read(&mut [0; 1_024]);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn empty_lines_are_no_head_that_is_late() {
+    let (connection, mut theirs) = pair();
+    let tick = Tick::new(Instant::now());
+    theirs.write_all(b"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi\r\n").await.unwrap();
+    let mut answered = vec![0; answer("POST /a hi").len()];
+    tokio::select! {
+        served = connection.serve(&tick, echo) => panic!("{served:?}"),
+        read = theirs.read_exact(&mut answered) => assert!(read.is_ok()),
+    }
+    assert_eq!(String::from_utf8(answered).unwrap(), answer("POST /a hi"));
+    assert!(!connection.has_part_of_head());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_nobody_reads_ends_as_well() {
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    while std::io::Write::write(&mut &ours, &[b'x'; 65_536]).is_ok() {}
+    let ours = UnixStream::from_std(ours).unwrap();
+    let connection = Connection::new(Socket::from_unix(ours), LIMITS);
+    let tick = Tick::new(Instant::now());
+    let mut refusing = pin!(connection.refuse(&LATE, &tick));
+    let mut poll = async || poll_fn(|cx| Poll::Ready(refusing.as_mut().poll(cx).is_ready())).await;
+    assert!(!poll().await);
+    tokio::time::advance(LINGER.0 * 2).await;
+    tick.advance(Instant::now());
+    assert!(poll().await);
+}
