@@ -27,16 +27,22 @@ fn yaml(server: &NameServer, port: u16) -> String {
     )
 }
 
-#[test]
-fn names_are_followed_and_a_dead_name_server_changes_nothing() {
-    let Some(mut server) = NameServer::new() else { return };
+/// A name server that knows the name as the first of two, and a proxy that has heard so.
+fn following() -> Option<(NameServer, Proxy)> {
+    let mut server = NameServer::new()?;
     let port = one_and_two();
     server.names("127.0.0.1 web.test\n");
     server.start();
     let proxy = Proxy::start(&yaml(&server, port));
+    until("the first answer", || get(proxy.address("outbound"), "/").text() == "one");
+    Some((server, proxy))
+}
+
+#[test]
+fn names_are_followed_and_a_dead_name_server_changes_nothing() {
+    let Some((mut server, proxy)) = following() else { return };
     let to = proxy.address("outbound");
     let ask = || get(to, "/").text();
-    until("the first answer", || ask() == "one");
     assert_eq!(get(proxy.address("admin"), "/ready").status, 200);
 
     server.names("127.0.0.2 web.test\n");
@@ -83,13 +89,8 @@ fn until_a_name_is_known_requests_are_told_so_and_the_proxy_is_not_ready() {
 
 #[test]
 fn a_name_that_is_taken_back_loses_its_endpoints() {
-    let Some(mut server) = NameServer::new() else { return };
-    let port = one_and_two();
-    server.names("127.0.0.1 web.test\n");
-    server.start();
-    let proxy = Proxy::start(&yaml(&server, port));
+    let Some((server, proxy)) = following() else { return };
     let to = proxy.address("outbound");
-    until("the first answer", || get(to, "/").text() == "one");
     server.names("127.0.0.1 other.test\n");
     until("the name is gone", || get(to, "/").status == 503);
     let reply = get(to, "/");
@@ -100,13 +101,8 @@ fn a_name_that_is_taken_back_loses_its_endpoints() {
 
 #[test]
 fn a_changed_name_reaches_requests_within_its_ttl_and_a_second() {
-    let Some(mut server) = NameServer::new() else { return };
-    let port = one_and_two();
-    server.names("127.0.0.1 web.test\n");
-    server.start();
-    let proxy = Proxy::start(&yaml(&server, port));
+    let Some((server, proxy)) = following() else { return };
     let to = proxy.address("outbound");
-    until("the first answer", || get(to, "/").text() == "one");
     let mut took = Vec::new();
     for (address, body) in [("127.0.0.2", "two"), ("127.0.0.1", "one"), ("127.0.0.2", "two")] {
         let start = Instant::now();
@@ -137,13 +133,8 @@ fn failing() -> SocketAddr {
 
 #[test]
 fn a_name_server_that_fails_fails_no_request() {
-    let Some(mut server) = NameServer::new() else { return };
-    let port = one_and_two();
-    server.names("127.0.0.1 web.test\n");
-    server.start();
-    let proxy = Proxy::start(&yaml(&server, port));
+    let Some((mut server, proxy)) = following() else { return };
     let to = proxy.address("outbound");
-    until("the first answer", || get(to, "/").text() == "one");
     let failed = [("reason", "servfail")];
     let errors = || proxy.metrics().sum("outrigger_discovery_errors_total", &failed);
     server.stop();
