@@ -1,48 +1,101 @@
-//! Sees which frames an HTTP/2 peer sends, and stops reading when that is too much.
+//! What an HTTP/2 client sends, before the h2 crate reads it: which frames, and whether their fields may be seen.
 //!
 //! The h2 crate handles resets, PINGs and SETTINGS by itself, without a word to its user: what a peer sends of them can only be seen
-//! in its bytes. This adapter walks over the frames that are read (`io/frames.rs`).
+//! in its bytes. This adapter walks over the frames that are read (`io/frames.rs`), and lets the field blocks among them pass
+//! through `io/field_guard.rs`.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::field_guard::FieldGuard;
 pub use super::frames::FrameKind;
 use super::frames::Frames;
 
-/// A reader of an HTTP/2 client's bytes, from the preface on, that asks `J` about each frame. `false` ends it in an error.
+/// How much is read at once behind what is held back.
+const PIECE: usize = 4_096;
+
+/// Who is asked about what an HTTP/2 client sends.
+pub trait Judge {
+    /// Whether a frame may be read. False ends the connection.
+    fn allows(&mut self, kind: FrameKind) -> bool;
+
+    /// A request was malformed: what about it. Its stream is reset.
+    fn malformed(&mut self, fault: &'static str);
+}
+
+/// A reader of an HTTP/2 client's bytes, from the preface on, that asks `J` about them.
 #[derive(Debug)]
 pub struct FrameWatch<S, J> {
     inner: S,
     judge: J,
     frames: Frames,
+    guard: FieldGuard,
 }
 
-impl<S, J: FnMut(FrameKind) -> bool> FrameWatch<S, J> {
-    /// Watches what is read from `inner`.
-    pub fn new(inner: S, judge: J) -> Self {
-        Self { inner, judge, frames: Frames::of_client() }
+impl<S, J: Judge> FrameWatch<S, J> {
+    /// Watches what is read from `inner`, where a head may have `limit` bytes.
+    pub fn new(inner: S, judge: J, limit: usize) -> Self {
+        Self { inner, judge, frames: Frames::of_client(), guard: FieldGuard::new(limit) }
+    }
+
+    fn see(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let judge = &mut self.judge;
+        if self.frames.see(bytes, |kind| judge.allows(kind)) {
+            Ok(())
+        } else {
+            Err(io::Error::other("too many control frames"))
+        }
+    }
+
+    fn tell(&mut self) {
+        if let Some(fault) = self.guard.take_fault() {
+            self.judge.malformed(fault);
+        }
     }
 }
 
-impl<S: AsyncRead + Unpin, J: FnMut(FrameKind) -> bool + Unpin> AsyncRead for FrameWatch<S, J> {
+impl<S: AsyncRead + Unpin, J: Judge + Unpin> AsyncRead for FrameWatch<S, J> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
-        if let Poll::Ready(Ok(())) = polled
-            && !this.frames.see(&buf.filled()[before..], &mut this.judge)
-        {
-            buf.set_filled(before);
-            return Poll::Ready(Err(io::Error::other("too many control frames")));
+        while !this.guard.give(buf) {
+            if this.guard.holds() {
+                let mut piece = [MaybeUninit::uninit(); PIECE];
+                let mut piece = ReadBuf::uninit(&mut piece);
+                ready!(Pin::new(&mut this.inner).poll_read(cx, &mut piece))?;
+                this.see(piece.filled())?;
+                match piece.filled() {
+                    [] => this.guard.end(),
+                    read => this.guard.take(read),
+                }
+            } else {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+                let read = &buf.filled()[before..];
+                let is_the_end = read.is_empty();
+                let passed = match this.see(read) {
+                    Ok(()) => this.guard.look_at(read),
+                    Err(error) => {
+                        buf.set_filled(before);
+                        return Poll::Ready(Err(error));
+                    }
+                };
+                buf.set_filled(before + passed);
+                this.tell();
+                if passed > 0 || is_the_end {
+                    break;
+                }
+            }
+            this.tell();
         }
-        polled
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -82,15 +135,23 @@ mod tests {
 
     use super::*;
 
+    /// Allows so many control frames.
+    struct Allowance(usize);
+
+    impl Judge for Allowance {
+        fn allows(&mut self, kind: FrameKind) -> bool {
+            self.0 -= usize::from(kind == FrameKind::Control);
+            self.0 > 0
+        }
+
+        fn malformed(&mut self, _: &'static str) {}
+    }
+
     #[tokio::test]
     async fn one_too_many_ends_the_reading() {
-        let mut left = 2;
         let ping = [0, 0, 0, 6, 0, 0, 0, 0, 0];
         let bytes = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &ping, &ping, &ping].concat();
-        let mut watch = FrameWatch::new(&bytes[..], |kind| {
-            left -= usize::from(kind == FrameKind::Control);
-            left > 0
-        });
+        let mut watch = FrameWatch::new(&bytes[..], Allowance(2), 65_536);
         let mut read = Vec::new();
         let error = watch.read_to_end(&mut read).await.unwrap_err();
         assert_eq!(error.to_string(), "too many control frames");

@@ -4,13 +4,52 @@
 //! is frames of some length, and the h2 crate is who refuses it.
 
 /// Length (3), type (1), flags (1), stream (4): RFC 9113 §4.1.
-const HEAD: usize = 9;
+pub const HEAD: usize = 9;
+
+/// The type of the frame that a field block begins in (RFC 9113 §6.2).
+pub const HEADERS: u8 = 1;
+/// That of those that it goes on in (RFC 9113 §6.10).
+pub const CONTINUATION: u8 = 9;
 
 /// The payload of RST_STREAM (RFC 9113 §6.4).
 const CODE: usize = 4;
 
 /// What a client sends before its first frame.
-const PREFACE: usize = 24;
+pub const PREFACE: usize = 24;
+
+/// What stands before a frame's payload.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameHead {
+    /// Bytes of the payload, below 2^24.
+    pub length: usize,
+    /// The frame's type.
+    pub kind: u8,
+    /// What they mean depends on the type.
+    pub flags: u8,
+    /// The stream's number, with the reserved bit.
+    pub stream: u32,
+}
+
+impl FrameHead {
+    /// That of the frame that `bytes` begin with. `None`: it is not whole.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let [high, middle, low, kind, flags, stream @ ..] = *bytes.first_chunk::<HEAD>()?;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        Some(Self {
+            length: usize::try_from(length).ok()?,
+            kind,
+            flags,
+            stream: u32::from_be_bytes(stream),
+        })
+    }
+
+    /// As it is sent.
+    pub fn bytes(self) -> [u8; HEAD] {
+        let [.., high, middle, low] = self.length.to_be_bytes();
+        let [a, b, c, d] = self.stream.to_be_bytes();
+        [high, middle, low, self.kind, self.flags, a, b, c, d]
+    }
+}
 
 /// A frame's type (RFC 9113 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +123,8 @@ impl Frames {
     fn kind(&self) -> FrameKind {
         let [.., a, b, c, d] = self.head;
         match self.head[3] {
-            1 => FrameKind::Headers,
-            0 | 8 | 9 => FrameKind::Transfer,
+            HEADERS => FrameKind::Headers,
+            0 | 8 | CONTINUATION => FrameKind::Transfer,
             _ if self.is_reset() => FrameKind::Reset(u32::from_be_bytes([a, b, c, d])),
             _ => FrameKind::Control,
         }

@@ -3,9 +3,11 @@
 mod body_copy;
 mod body_error;
 pub mod deferred_write;
+pub mod field_guard;
 pub mod file_events;
 pub mod frame_watch;
 pub mod frames;
+mod hpack;
 pub mod http1;
 pub mod incoming;
 pub mod relay;

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::base::error::Reason;
 use crate::base::identity::Identity;
 use crate::io::deferred_write::{DeferredWrite, Pushed};
-use crate::io::frame_watch::{FrameKind, FrameWatch};
+use crate::io::frame_watch::{FrameKind, FrameWatch, Judge};
 use crate::io::http1::server::{Connection, Fault, HeadLimits, LATE};
 use crate::io::incoming::Incoming;
 use crate::io::reset_watch::ResetWatch;
@@ -111,6 +111,8 @@ pub(super) struct Downstream {
     flooded: Cell<bool>,
     /// Resets as malformed that are under way and were counted with their reason already.
     counted_resets: Cell<u32>,
+    /// What is wrong with a request whose reset is under way and not counted yet, where that is known.
+    fault: Cell<Option<&'static str>>,
     _admitted: Admitted,
 }
 
@@ -233,8 +235,8 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     };
     let io = {
         let downstream = Rc::clone(&downstream);
-        let mut allowance = FrameAllowance::new(Instant::now());
-        FrameWatch::new(io, move |kind| downstream.allows(&mut allowance, kind))
+        let allowance = FrameAllowance::new(Instant::now());
+        FrameWatch::new(io, FrameJudge { downstream, allowance }, limits.1)
     };
     let connection = http2::Builder::new(StreamExecutor::new(&downstream))
         .timer(TokioTimer::new())
@@ -254,6 +256,30 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     })
     .await;
     downstream.account(ended, |error| downstream.reason_of(error));
+}
+
+/// What becomes of what an HTTP/2 client sends.
+struct FrameJudge {
+    downstream: Rc<Downstream>,
+    allowance: FrameAllowance,
+}
+
+impl Judge for FrameJudge {
+    fn allows(&mut self, kind: FrameKind) -> bool {
+        let flooded = &self.downstream.flooded;
+        match kind {
+            FrameKind::Transfer => return true,
+            FrameKind::Headers => self.allowance.on_request(),
+            FrameKind::Reset(_) | FrameKind::Control => {
+                flooded.set(!self.allowance.on_control(Instant::now()));
+            }
+        }
+        !flooded.get()
+    }
+
+    fn malformed(&mut self, fault: &'static str) {
+        self.downstream.fault.set(Some(fault));
+    }
 }
 
 impl Downstream {
@@ -281,6 +307,7 @@ impl Downstream {
             clock: Clock::new(Instant::now()),
             flooded: Cell::new(false),
             counted_resets: Cell::new(0),
+            fault: Cell::new(None),
             _admitted: accepted.admitted,
         }
     }
@@ -293,18 +320,6 @@ impl Downstream {
         })
     }
 
-    /// Whether an HTTP/2 frame may still be read.
-    fn allows(&self, allowance: &mut FrameAllowance, kind: FrameKind) -> bool {
-        match kind {
-            FrameKind::Transfer => return true,
-            FrameKind::Headers => allowance.on_request(),
-            FrameKind::Reset(_) | FrameKind::Control => {
-                self.flooded.set(!allowance.on_control(Instant::now()));
-            }
-        }
-        !self.flooded.get()
-    }
-
     /// A stream is being reset as malformed, and whoever does it counts it.
     pub(super) fn count_reset_elsewhere(&self) {
         self.counted_resets.set(self.counted_resets.get() + 1);
@@ -315,12 +330,8 @@ impl Downstream {
         if let Some(left) = self.counted_resets.get().checked_sub(1) {
             self.counted_resets.set(left);
         } else if let Some(active) = self.local.active(&self.worker) {
-            refused::count(
-                &active,
-                self.peer,
-                Reason::DownstreamProtocol,
-                "a malformed HTTP/2 request",
-            );
+            let error = self.fault.take().unwrap_or("a malformed HTTP/2 request");
+            refused::count(&active, self.peer, Reason::DownstreamProtocol, error);
         }
     }
 

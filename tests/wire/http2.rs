@@ -10,10 +10,12 @@ use tokio::net::TcpStream as AsyncStream;
 use super::case::normal;
 use super::support::{Metrics, PATIENCE, Proxy, Upstream};
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PROTOCOL_ERROR: u32 = 1;
@@ -55,30 +57,21 @@ impl Frames {
     }
 
     fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.stream.write_all(&frame).unwrap();
+        self.stream.write_all(&frame(kind, flags, stream, payload)).unwrap();
     }
 
     /// Sends a request without a body, its fields as literals, and waits for its end.
     fn request(&mut self, fields: &[(&str, &str)]) -> Outcome {
+        let stream = self.begin(END_STREAM, fields);
+        self.outcome(stream)
+    }
+
+    /// Sends a request's head with these flags, and says on which stream.
+    fn begin(&mut self, flags: u8, fields: &[(&str, &str)]) -> u32 {
         let stream = self.next;
         self.next += 2;
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            block.push(0);
-            for text in [name, value] {
-                // RFC 7541 §5.1: a length below 127 is one byte.
-                block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).unwrap());
-                // Latin-1, so that any byte can be written.
-                block.extend(text.chars().map(|char| u8::try_from(char).unwrap()));
-            }
-        }
-        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block);
-        self.outcome(stream)
+        self.send(HEADERS, flags | END_HEADERS, stream, &block(0, fields));
+        stream
     }
 
     fn outcome(&mut self, wanted: u32) -> Outcome {
@@ -101,6 +94,31 @@ impl Frames {
             }
         }
     }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Fields as literals, `representation` before each: 0 for those that enter no table, 0x40 for those that do (RFC 7541 §6.2).
+fn block(representation: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(representation);
+        for text in [name, value] {
+            // Latin-1, so that any byte can be written.
+            let bytes: Vec<u8> = text.chars().map(|char| u8::try_from(char).unwrap()).collect();
+            // RFC 7541 §5.1: a length below 127 is one byte.
+            block.push(u8::try_from(bytes.len()).ok().filter(|length| *length < 127).unwrap());
+            block.extend(bytes);
+        }
+    }
+    block
 }
 
 const METHOD: (&str, &str) = (":method", "GET");
@@ -143,11 +161,6 @@ const MALFORMED: &[(&str, &[(&str, &str)])] = &[
     ("an authority with a path", &[METHOD, SCHEME, (":authority", "a/b"), PATH]),
     ("an authority with no number for a port", &[METHOD, SCHEME, (":authority", "a:b"), PATH]),
     ("another scheme", &[METHOD, (":scheme", "ftp"), AUTHORITY, PATH]),
-];
-
-/// What the h2 crate takes for an error of HPACK and so of the whole connection, where RFC 9113 §8.1.1 asks for the stream
-/// only: the caller's other streams end with it.
-const MALFORMED_BEYOND_HPACK: &[(&str, &[(&str, &str)])] = &[
     ("upper case in a name", &[("X-Upper", "1")]),
     ("a space in a name", &[("x y", "1")]),
     ("a colon in a name", &[("x:y", "1")]),
@@ -159,6 +172,8 @@ const MALFORMED_BEYOND_HPACK: &[(&str, &[(&str, &str)])] = &[
     ("an unknown pseudo-header", &[(":x", "1")]),
     ("a method that is no token", &[(":method", "G T"), SCHEME, AUTHORITY, PATH]),
     ("a line end in the method", &[(":method", "GET / HTTP/1.1\r\n"), SCHEME, AUTHORITY, PATH]),
+    ("a field without a name", &[("", "1")]),
+    ("a path that is not UTF-8", &[METHOD, SCHEME, AUTHORITY, (":path", "/\u{ff}")]),
 ];
 
 #[test]
@@ -167,9 +182,7 @@ fn a_malformed_request_resets_its_stream_and_is_counted_and_the_connection_lives
     let proxy = proxy(upstream.address);
     let mut wrong = Vec::new();
     let mut frames = Frames::open(proxy.address("out"));
-    let streams = MALFORMED.iter().map(|case| (case, Outcome::Reset(PROTOCOL_ERROR)));
-    let connections = MALFORMED_BEYOND_HPACK.iter().map(|case| (case, Outcome::ConnectionEnded));
-    for ((name, fields), expected) in streams.chain(connections) {
+    for (name, fields) in MALFORMED {
         let whole = fields[0].0.starts_with(':') && fields.len() >= 3;
         let fields = if whole { fields.to_vec() } else { [&GOOD, *fields].concat() };
         let before = rejected_in(&proxy.metrics());
@@ -179,7 +192,7 @@ fn a_malformed_request_resets_its_stream_and_is_counted_and_the_connection_lives
         }
         let counted = proxy.metrics_when(|metrics| rejected_in(metrics) > before + 0.5);
         let counted = rejected_in(&counted) - before;
-        if outcome != expected || (counted - 1.0).abs() > 0.1 {
+        if outcome != Outcome::Reset(PROTOCOL_ERROR) || (counted - 1.0).abs() > 0.1 {
             wrong.push(format!("{name}: {outcome:?}, counted {counted}"));
         }
     }
@@ -190,6 +203,46 @@ fn a_malformed_request_resets_its_stream_and_is_counted_and_the_connection_lives
         wrong.push("the connection is dead".to_owned());
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_malformed_costs_its_own_stream_only_and_the_log_says_what_it_was() {
+    let upstream = Upstream::ok("hello");
+    let proxy = proxy(upstream.address);
+    let mut frames = Frames::open(proxy.address("out"));
+    // One that is under way, and whose fields are in the client's table.
+    let mut pushed = block(0x40, &GOOD);
+    pushed.extend(block(0x40, &[("x-kept", "1")]));
+    frames.send(HEADERS, END_HEADERS, 1, &pushed);
+    // Two that are malformed: by what enters the table, and then by what stands there. In pieces, the second.
+    let mut wrong = b"\xc2\xc1\xc0\xbf\xbe".to_vec();
+    wrong.extend(block(0x40, &[("X-Upper", "1")]));
+    frames.send(HEADERS, END_STREAM | END_HEADERS, 3, &wrong);
+    assert_eq!(frames.outcome(3), Outcome::Reset(PROTOCOL_ERROR));
+    frames.send(HEADERS, END_STREAM, 5, b"\xc3\xc2");
+    frames.send(CONTINUATION, END_HEADERS, 5, b"\xc1\xc0\xbf\xbe");
+    assert_eq!(frames.outcome(5), Outcome::Reset(PROTOCOL_ERROR));
+    // One whose trailers are malformed, all of it at once so that it is not answered before.
+    let trailers = block(0, &[("x-sum", "1\r\n2")]);
+    let mut both = frame(HEADERS, END_HEADERS, 7, b"\xc3\xc2\xc1\xc0");
+    both.extend(frame(HEADERS, END_STREAM | END_HEADERS, 7, &trailers));
+    frames.stream.write_all(&both).unwrap();
+    assert_eq!(frames.outcome(7), Outcome::Reset(PROTOCOL_ERROR));
+    // The first ends, and another is sent by what the table had before and got since.
+    frames.send(DATA, END_STREAM, 1, b"body");
+    assert_eq!(frames.outcome(1), Outcome::Answered);
+    let mut last = b"\xc3\xc2\xc1\xc0\xbf".to_vec();
+    last.extend(block(0x40, &[("x-last", "2")]));
+    frames.send(HEADERS, END_STREAM | END_HEADERS, 9, &last);
+    assert_eq!(frames.outcome(9), Outcome::Answered);
+    frames.send(HEADERS, END_STREAM | END_HEADERS, 11, b"\xc4\xc3\xc2\xc1\xc0\xbe");
+    assert_eq!(frames.outcome(11), Outcome::Answered);
+    let requests = upstream.requests();
+    let has = |name: &str| requests.iter().filter(|request| request.contains(name)).count();
+    assert_eq!((has("x-kept: 1\r\n"), has("x-last: 2\r\n")), (3, 2));
+    for fault in ["a field name in upper case", "a control character in a field's value"] {
+        proxy.log().wait(fault, |line| line.contains(fault).then_some(()));
+    }
 }
 
 fn rejected_in(metrics: &Metrics) -> f64 {

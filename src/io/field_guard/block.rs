@@ -1,0 +1,118 @@
+//! A field block in its frames: HEADERS, and the CONTINUATIONs that follow it (RFC 9113 §6.2, §6.10).
+
+use std::borrow::Cow;
+
+use crate::io::frames::{CONTINUATION, FrameHead, HEAD, HEADERS};
+
+/// The largest payload that a peer may send: our SETTINGS do not allow more (RFC 9113 §6.5.2).
+pub(super) const FRAME: usize = 16_384;
+
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+
+/// The length of what PRIORITY stands for.
+const PRIORITY_LENGTH: usize = 5;
+
+/// What stands at the beginning of some bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A block, its frames so many bytes.
+    Whole(usize),
+    /// Part of one, whose first frame that is not whole begins there.
+    Part(usize),
+    /// None that could become whole.
+    Wrong,
+}
+
+/// Finds the end of the block that `bytes` begin with; up to `seen`, its frames are whole.
+pub(super) fn find(bytes: &[u8], seen: usize) -> Found {
+    let stream = FrameHead::parse(bytes).map(|first| first.stream);
+    let mut at = seen;
+    loop {
+        let Some(head) = FrameHead::parse(&bytes[at..]) else { return Found::Part(at) };
+        let belongs = at == 0 || head.kind == CONTINUATION && Some(head.stream) == stream;
+        if !belongs || head.length > FRAME {
+            return Found::Wrong;
+        }
+        let end = at + HEAD + head.length;
+        if end > bytes.len() {
+            return Found::Part(at);
+        }
+        if head.flags & END_HEADERS != 0 {
+            return Found::Whole(end);
+        }
+        at = end;
+    }
+}
+
+/// A block, taken out of its frames.
+#[derive(Debug)]
+pub(super) struct Block<'a> {
+    head: FrameHead,
+    priority: &'a [u8],
+    /// What HPACK made of the fields; owned where it came in several frames.
+    pub(super) fields: Cow<'a, [u8]>,
+}
+
+impl<'a> Block<'a> {
+    /// One without fields, with the head of `head`.
+    pub(super) const fn empty(head: FrameHead) -> Self {
+        Self { head, priority: &[], fields: Cow::Borrowed(&[]) }
+    }
+
+    /// That of `frames`, a whole block. `None`: there is more padding than payload.
+    pub(super) fn of(frames: &'a [u8]) -> Option<Self> {
+        let head = FrameHead::parse(frames)?;
+        let (mut payload, mut more) = frames[HEAD..].split_at_checked(head.length)?;
+        if head.flags & PADDED != 0 {
+            let (padding, padded) = payload.split_first()?;
+            payload = &padded[..padded.len().checked_sub(usize::from(*padding))?];
+        }
+        let priority = if head.flags & PRIORITY == 0 { 0 } else { PRIORITY_LENGTH };
+        let (priority, first) = payload.split_at_checked(priority)?;
+        let mut fields = Cow::Borrowed(first);
+        while let Some(head) = FrameHead::parse(more) {
+            let (payload, rest) = more[HEAD..].split_at_checked(head.length)?;
+            fields.to_mut().extend(payload);
+            more = rest;
+        }
+        Some(Self { head, priority, fields })
+    }
+
+    /// Whether its stream is to wait for itself (RFC 7540 §5.3.1): the h2 crate resets it, and does not unpack the block.
+    pub(super) fn depends_on_itself(&self) -> bool {
+        let on = self.priority.first_chunk().map(|on| u32::from_be_bytes(*on));
+        on.is_some_and(|on| (on ^ self.head.stream) << 1 == 0)
+    }
+
+    /// The same block with these fields, in as few frames as they take.
+    pub(super) fn with(&self, fields: &[u8]) -> Vec<u8> {
+        let (mut now, mut rest) = fields.split_at(fields.len().min(FRAME - self.priority.len()));
+        let mut frames = Vec::with_capacity(HEAD + self.priority.len() + fields.len());
+        let mut head = FrameHead {
+            kind: HEADERS,
+            flags: self.head.flags & END_STREAM,
+            length: self.priority.len() + now.len(),
+            ..self.head
+        };
+        if !self.priority.is_empty() {
+            head.flags |= PRIORITY;
+        }
+        let mut priority = self.priority;
+        loop {
+            if rest.is_empty() {
+                head.flags |= END_HEADERS;
+            }
+            frames.extend(head.bytes());
+            frames.extend(std::mem::take(&mut priority));
+            frames.extend(now);
+            if rest.is_empty() {
+                return frames;
+            }
+            (now, rest) = rest.split_at(rest.len().min(FRAME));
+            head = FrameHead { kind: CONTINUATION, flags: 0, length: now.len(), ..head };
+        }
+    }
+}
