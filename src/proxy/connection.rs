@@ -225,7 +225,8 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     let service = {
         let downstream = Rc::clone(&downstream);
         service_fn(move |request: Request<_>| {
-            request::handle(&downstream, request.map(Incoming::Http2))
+            // hyper, the executor and tokio each move it on, tokio thrice as it ends: 2 KiB at a time otherwise.
+            Box::pin(request::handle(&downstream, request.map(Incoming::Http2)))
         })
     };
     let (io, pusher) = DeferredWrite::new(socket);

@@ -107,7 +107,7 @@ impl ResponseBody {
     }
 
     fn flow(&self) -> Option<&Flow> {
-        self.exchange.as_ref()?.flow.as_ref()
+        self.exchange.as_ref()?.flow.as_deref()
     }
 
     fn incoming(&self) -> Option<&net::ResponseBody> {

@@ -118,7 +118,7 @@ impl SoFar {
         }
         let now = Instant::now();
         let head = ended.as_ref().ok().map(UpstreamResponse::headers);
-        let trailers = exchange.flow.as_ref().and_then(Flow::trailers);
+        let trailers = exchange.flow.as_deref().and_then(Flow::trailers);
         // What a call says about retries stands where its status does.
         let pushback = head
             .map(Pushback::read)

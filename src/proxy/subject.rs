@@ -41,7 +41,7 @@ impl Subject for Exchange {
     fn answered(&mut self, flow: Flow, grpc_status: Option<u8>, now: Instant) {
         self.grpc_status = grpc_status;
         self.head_at = Some(now);
-        self.flow = Some(flow);
+        self.flow = Some(Box::new(flow));
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Spare {
     pub(super) grpc: bool,
     pub(super) grpc_status: Option<u8>,
     pub(super) head_at: Option<Instant>,
-    pub(super) flow: Option<Flow>,
+    pub(super) flow: Option<Box<Flow>>,
 }
 
 impl Spare {
@@ -105,6 +105,6 @@ impl Subject for Spare {
     fn answered(&mut self, flow: Flow, grpc_status: Option<u8>, now: Instant) {
         self.grpc_status = grpc_status;
         self.head_at = Some(now);
-        self.flow = Some(flow);
+        self.flow = Some(Box::new(flow));
     }
 }

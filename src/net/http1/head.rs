@@ -58,7 +58,8 @@ pub(super) fn parse(
         .filter(|reason| Some(*reason) != status.canonical_reason())
         .and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok());
     let mut said = Said::new(version);
-    headers.reserve(parsed.headers.len());
+    // And one more: whoever asks for a field by its entry, as hyper's HTTP/2 does, has the map make room first.
+    headers.reserve(parsed.headers.len() + 1);
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Malformed("a field's name is not one"))?;
