@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::key;
 use super::peak_ewma::PeakEwma;
 use super::picked::ProbePermit;
 use super::standing::Standing;
@@ -57,6 +58,8 @@ pub struct Endpoint {
     pub id: u64,
     /// Where it is reached.
     pub address: Address,
+    /// A hash of the address, the same in every process.
+    pub(super) hash: u64,
     /// Where it stands.
     pub zone: Option<String>,
     /// What `subset` selects by.
@@ -88,6 +91,7 @@ impl Endpoint {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address: spec.address.clone(),
+            hash: key::place(&key::name(&spec.address), 0),
             zone: spec.zone.clone(),
             labels: spec.labels.clone(),
             since: now,

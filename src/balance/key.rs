@@ -30,9 +30,9 @@ impl Key {
     }
 
     /// True for a `share`, in thousandths, of all keys; of those for which it is true with a smaller share it stays so. An
-    /// endpoint under slow start gets more and more keys, and loses none that it has.
+    /// endpoint under slow start gets more and more keys, the same from every sidecar, and loses none that it has.
     pub(super) fn is_among(self, share: u32, endpoint: &Endpoint) -> bool {
-        let point = mixed(self.0 ^ mixed(endpoint.id)) % u64::from(FULL);
+        let point = mixed(self.0 ^ endpoint.hash) % u64::from(FULL);
         share == FULL || point < u64::from(share)
     }
 }

@@ -227,17 +227,22 @@ fn slow_start_brings_keys_home_one_after_the_other() {
     for policy in HASHING {
         let balancer = Balancer::new(policy).slow_start(Some(window));
         let all = specs([1; 5]);
-        let before = built(&balancer, &all[..4], now);
-        let set = balancer.prepare(EndpointSet::build(&all, Some(&before), now));
-        balancer.review(&set, now);
+        let sidecar = || {
+            let before = built(&balancer, &all[..4], now);
+            let set = balancer.prepare(EndpointSet::build(&all, Some(&before), now));
+            balancer.review(&set, now);
+            set
+        };
+        let (set, other) = (sidecar(), sidecar());
         let late = all[4].address.clone();
-        let keys_of_late = |after: u64| {
+        let keys_of_late = |set: &EndpointSet, after: u64| {
             let now = now + Duration::from_secs(after);
-            let homes = homes(&balancer, &set, 20_000, now);
+            let homes = homes(&balancer, set, 20_000, now);
             let of_late = homes.iter().enumerate().filter(|(_, home)| **home == late);
             of_late.map(|(key, _)| key).collect::<std::collections::BTreeSet<usize>>()
         };
-        let (at_once, halfway, at_the_end) = (keys_of_late(0), keys_of_late(15), keys_of_late(30));
+        let [at_once, halfway, at_the_end] = [0, 15, 30].map(|after| keys_of_late(&set, after));
+        assert_eq!(keys_of_late(&other, 15), halfway, "another sidecar, {policy:?}");
         assert!(at_once.is_subset(&halfway) && halfway.is_subset(&at_the_end), "{policy:?}");
         let all = at_the_end.len() as f64;
         assert!((at_once.len() as f64 / all - 0.1).abs() < 0.03, "{policy:?}");
