@@ -1,8 +1,9 @@
 //! Keeps what is malformed in one HTTP/2 request from ending the connection.
 //!
 //! The h2 crate takes a name, a value or a method with a character that it must not have for an error of HPACK, which ends the
-//! connection with all its streams; it is one of the stream only (RFC 9113 §8.1.1, §8.2.1). So each field block is looked at before
-//! that crate sees it: where such a field stands in it, another block takes its place, which the crate answers by resetting the stream.
+//! connection with all its streams; it is one of the stream only (RFC 9113 §8.1.1, §8.2.1). In a block of several frames, that crate
+//! may also overlook or not survive what it does know to be malformed. So each field block is looked at as a whole before that crate
+//! sees it: where something is wrong with its fields, another takes its place, which the crate answers by resetting the stream.
 //!
 //! From then on its HPACK table lacks what was in that block, and every later block of the connection is given to it spelled out.
 //! A block is held back until it is whole; whatever else is read passes as it is.
@@ -11,24 +12,19 @@ mod block;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod hostile;
-mod rules;
 
-use std::borrow::Cow;
-
+use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
 use super::frames::{self, FrameHead};
-use super::hpack::{self, Field, Reader};
+use super::hpack::{self, Fault, Order, Reader};
 use block::{Block, Found};
 
-/// What the h2 crate takes for malformed and answers with RST_STREAM: `transfer-encoding`, of HPACK's static table.
-const MALFORMED: &[u8] = &[0x80 | 57];
+/// What the h2 crate takes for malformed and answers with RST_STREAM: a field of HPACK's static table.
+const MALFORMED: &[u8] = &[0x80 | hpack::TRANSFER_ENCODING];
 
-/// What nobody can unpack: index 0 (RFC 7541 §6.1).
+/// What nobody can unpack: index 0 (RFC 7541 §6.1). The connection ends.
 const BROKEN: &[u8] = &[0x80];
-
-/// How many times the allowed size of a head may be unpacked before the h2 crate ends the connection.
-const ABUSE: usize = 4;
 
 /// Stands between what a client sends and who reads it.
 #[derive(Debug)]
@@ -40,13 +36,15 @@ pub struct FieldGuard {
     translates: bool,
     /// Bytes that pass before the next frame begins.
     skip: usize,
-    /// What was read and is not whole: part of a frame's head, or of a block.
-    held: Vec<u8>,
+    /// The last stream that was opened: a block on it, or on one before, is trailers.
+    newest: u32,
+    /// What was read and not looked at, or is not whole: part of a frame's head, or of a block.
+    held: BytesMut,
     /// Where in `held` the first frame begins that was not whole.
     seen: usize,
-    /// What is to be read before anything else, and how much of it was.
-    ready: (Vec<u8>, usize),
-    fault: Option<&'static str>,
+    /// What is to be read before anything else.
+    ready: BytesMut,
+    fault: Option<(u32, Fault)>,
 }
 
 /// How far what was read may pass.
@@ -63,78 +61,71 @@ struct Passed {
 impl FieldGuard {
     /// For a client's connection from its preface on, where a head may have `limit` bytes.
     ///
-    /// A block of much more is refused by the h2 crate unseen, and what is malformed behind it ends the connection.
-    pub const fn new(limit: usize) -> Self {
+    /// A block that takes more than that and one frame is not held: the h2 crate refuses it, and may end the connection for what is
+    /// malformed in it or behind it.
+    pub fn new(limit: usize) -> Self {
         Self {
             reader: Reader::new(),
             limit,
             translates: false,
             skip: frames::PREFACE,
-            held: Vec::new(),
+            newest: 0,
+            held: BytesMut::new(),
             seen: 0,
-            ready: (Vec::new(), 0),
+            ready: BytesMut::new(),
             fault: None,
         }
     }
 
     /// Whether something is held back, so that the next bytes belong behind it.
-    pub const fn holds(&self) -> bool {
+    pub fn holds(&self) -> bool {
         !self.held.is_empty()
     }
 
     /// Takes `bytes` that nothing held back stands before: so many pass as they are, and the rest is taken.
     pub fn look_at(&mut self, bytes: &[u8]) -> usize {
         let passed = self.pass(bytes);
-        if passed.bytes == bytes.len() {
-            return passed.bytes;
+        if passed.bytes < bytes.len() {
+            self.ready.extend(passed.instead);
+            self.held.extend_from_slice(&bytes[passed.bytes + passed.of..]);
         }
-        self.ready.0.extend(passed.instead);
-        self.take(&bytes[passed.bytes + passed.of..]);
         passed.bytes
     }
 
     /// Takes `bytes` that follow what is held back.
     pub fn take(&mut self, bytes: &[u8]) {
-        let mut held = std::mem::take(&mut self.held);
-        held.extend(bytes);
-        let mut rest = &held[..];
-        while !rest.is_empty() {
-            let passed = self.pass(rest);
-            self.ready.0.extend(&rest[..passed.bytes]);
-            self.ready.0.extend(&passed.instead);
-            rest = &rest[passed.bytes + passed.of..];
-            if passed.instead.is_empty() {
-                break;
-            }
-        }
-        let gone = held.len() - rest.len();
-        held.drain(..gone);
-        self.held = held;
+        self.held.extend_from_slice(bytes);
     }
 
-    /// Nothing follows what is held back: it passes as it is.
-    pub fn end(&mut self) {
-        self.ready.0.append(&mut self.held);
+    /// Goes on with what is held back, by one block at most: what it becomes is to be read first. False: it takes more bytes.
+    pub fn go_on(&mut self) -> bool {
+        let mut held = std::mem::take(&mut self.held);
+        let passed = self.pass(&held);
+        self.ready.extend_from_slice(&held[..passed.bytes]);
+        self.ready.extend(passed.instead);
+        held.advance(passed.bytes + passed.of);
+        if !held.is_empty() {
+            self.held = held;
+        }
+        !self.ready.is_empty()
     }
 
     /// Puts what is to be read next into `buf`. False: there is nothing.
     pub fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let (ready, given) = &mut self.ready;
-        let rest = &ready[*given..];
-        if rest.is_empty() {
+        if self.ready.is_empty() {
             return false;
         }
-        let now = rest.len().min(buf.remaining());
-        buf.put_slice(&rest[..now]);
-        *given += now;
-        if *given == ready.len() {
-            self.ready = (Vec::new(), 0);
+        let now = self.ready.len().min(buf.remaining());
+        buf.put_slice(&self.ready[..now]);
+        self.ready.advance(now);
+        if self.ready.is_empty() {
+            self.ready = BytesMut::new();
         }
         true
     }
 
-    /// What was malformed in the last request that was.
-    pub const fn take_fault(&mut self) -> Option<&'static str> {
+    /// Which stream was malformed, and how, in what was looked at last.
+    pub const fn take_fault(&mut self) -> Option<(u32, Fault)> {
         self.fault.take()
     }
 
@@ -150,21 +141,26 @@ impl FieldGuard {
             let Some(head) = FrameHead::parse(rest) else {
                 return Passed { bytes: at, ..Passed::default() };
             };
-            if head.kind != frames::HEADERS {
-                self.skip = frames::HEAD + head.length;
-                continue;
-            }
-            let (length, instead) = match block::find(rest, std::mem::take(&mut seen)) {
-                Found::Whole(length) => (length, self.judge(&rest[..length])),
-                Found::Part(seen) if rest.len() <= self.limit + block::FRAME => {
-                    self.seen = seen;
-                    return Passed { bytes: at, ..Passed::default() };
+            let most = self.limit + block::FRAME;
+            let (of, instead) = match head.kind {
+                frames::HEADERS => match block::find(rest, std::mem::take(&mut seen)) {
+                    Found::Whole(length) if length <= most => (length, self.judge(&rest[..length])),
+                    Found::Part(seen) if rest.len() <= most => {
+                        self.seen = seen;
+                        return Passed { bytes: at, ..Passed::default() };
+                    }
+                    _ => (0, self.stand_aside(head)),
+                },
+                // Only servers push, and what a client would is not looked at (RFC 9113 §8.4).
+                frames::PUSH_PROMISE => (0, Some(self.end(head))),
+                _ => {
+                    self.skip = frames::HEAD + head.length;
+                    continue;
                 }
-                Found::Part(_) | Found::Wrong => (0, self.stand_aside(head)),
             };
             match instead {
-                Some(instead) => return Passed { bytes: at, instead, of: length },
-                None => at += length,
+                Some(instead) => return Passed { bytes: at, instead, of },
+                None => at += of,
             }
         }
     }
@@ -173,43 +169,45 @@ impl FieldGuard {
     fn judge(&mut self, frames: &[u8]) -> Option<Vec<u8>> {
         let (head, block) = (FrameHead::parse(frames)?, Block::of(frames));
         let Some(block) = block else { return self.stand_aside(head) };
-        let (translates, most) = (self.translates, self.limit.saturating_mul(ABUSE));
-        let mut fault = block.depends_on_itself().then_some("a stream that depends on itself");
-        let (mut spelled, mut size) = (Vec::new(), 0);
+        let mut order = Order::new(head.stream <= self.newest);
+        self.newest = self.newest.max(head.stream);
+        let mut fault = block.depends_on_itself.then_some("a stream that depends on itself");
+        let (limit, mut size, mut spelled) = (self.limit, 0, Vec::new());
         let read = self.reader.read(&block.fields, |field| {
-            let (name, value) = match field {
-                Field::Static(index) if translates => return spelled.push(0x80 | index),
-                Field::Again(name, value) if translates => (name, value),
-                Field::New(name, value) => (name, value),
-                Field::Static(_) | Field::Again(..) => return,
-            };
-            fault = fault.or_else(|| rules::fault(name, value));
-            if translates && size <= most {
-                size += name.len() + value.len() + hpack::OVERHEAD;
-                hpack::spell(name, value, &mut spelled);
+            fault = fault.or(field.fault).or_else(|| order.next(field.name));
+            // One field beyond the limit is enough: the h2 crate answers the rest of such a head with 431.
+            if self.translates && size <= limit {
+                let before = size;
+                size += field.name.len() + field.value.len() + hpack::OVERHEAD;
+                match field.index {
+                    Some(index) => spelled.push(0x80 | index),
+                    None if size <= limit => hpack::spell(field.name, field.value, &mut spelled),
+                    None => hpack::spell(b"x", &vec![b'x'; limit - before], &mut spelled),
+                }
             }
         });
         if read.is_err() {
-            return Some(block.with(BROKEN));
+            return Some(self.end(head));
         }
-        if fault.is_some() {
-            self.fault = fault;
+        if let Some(fault) = fault {
+            self.fault = Some((head.stream, fault));
             self.translates = true;
             return Some(block.with(MALFORMED));
         }
-        match &block.fields {
-            _ if translates => Some(block.with(&spelled)),
-            // In one piece, what the h2 crate finds malformed itself does not end the connection either.
-            Cow::Owned(fields) if fields.len() <= block::FRAME => Some(block.with(fields)),
-            _ => None,
-        }
+        self.translates.then(|| block.with(&spelled))
     }
 
-    /// Lets pass from here on what the h2 crate ends the connection for, or would not hold either. Once its table is not the peer's,
-    /// that is no use: then it gets what ends the connection.
+    /// Lets pass from here on what the h2 crate ends the connection for, or refuses for its size. Once its table is not the peer's,
+    /// that is no use: the connection ends.
     fn stand_aside(&mut self, head: FrameHead) -> Option<Vec<u8>> {
         self.skip = usize::MAX;
-        self.translates.then(|| Block::empty(head).with(BROKEN))
+        self.translates.then(|| self.end(head))
+    }
+
+    /// What ends the connection. Whatever follows makes no difference.
+    fn end(&mut self, head: FrameHead) -> Vec<u8> {
+        self.skip = usize::MAX;
+        Block::empty(head).with(BROKEN)
     }
 }
 

@@ -23,8 +23,8 @@ pub trait Judge {
     /// Whether a frame may be read. False ends the connection.
     fn allows(&mut self, kind: FrameKind) -> bool;
 
-    /// A request was malformed: what about it. Its stream is reset.
-    fn malformed(&mut self, fault: &'static str);
+    /// A request was malformed, and how: its stream will be reset.
+    fn malformed(&mut self, stream: u32, fault: &'static str);
 }
 
 /// A reader of an HTTP/2 client's bytes, from the preface on, that asks `J` about them.
@@ -52,8 +52,8 @@ impl<S, J: Judge> FrameWatch<S, J> {
     }
 
     fn tell(&mut self) {
-        if let Some(fault) = self.guard.take_fault() {
-            self.judge.malformed(fault);
+        if let Some((stream, fault)) = self.guard.take_fault() {
+            self.judge.malformed(stream, fault);
         }
     }
 }
@@ -66,34 +66,34 @@ impl<S: AsyncRead + Unpin, J: Judge + Unpin> AsyncRead for FrameWatch<S, J> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while !this.guard.give(buf) {
-            if this.guard.holds() {
-                let mut piece = [MaybeUninit::uninit(); PIECE];
-                let mut piece = ReadBuf::uninit(&mut piece);
-                ready!(Pin::new(&mut this.inner).poll_read(cx, &mut piece))?;
-                this.see(piece.filled())?;
-                match piece.filled() {
-                    [] => this.guard.end(),
-                    read => this.guard.take(read),
-                }
-            } else {
+            if !this.guard.holds() {
                 let before = buf.filled().len();
                 ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
                 let read = &buf.filled()[before..];
                 let is_the_end = read.is_empty();
-                let passed = match this.see(read) {
-                    Ok(()) => this.guard.look_at(read),
-                    Err(error) => {
-                        buf.set_filled(before);
-                        return Poll::Ready(Err(error));
-                    }
-                };
+                if let Err(error) = this.see(read) {
+                    buf.set_filled(before);
+                    return Poll::Ready(Err(error));
+                }
+                let passed = this.guard.look_at(&buf.filled()[before..]);
                 buf.set_filled(before + passed);
                 this.tell();
                 if passed > 0 || is_the_end {
                     break;
                 }
+            } else if this.guard.go_on() {
+                this.tell();
+            } else {
+                let mut piece = [MaybeUninit::uninit(); PIECE];
+                let mut piece = ReadBuf::uninit(&mut piece);
+                ready!(Pin::new(&mut this.inner).poll_read(cx, &mut piece))?;
+                this.see(piece.filled())?;
+                if piece.filled().is_empty() {
+                    // What is held back is no request, and nothing will make it one.
+                    break;
+                }
+                this.guard.take(piece.filled());
             }
-            this.tell();
         }
         Poll::Ready(Ok(()))
     }
@@ -144,7 +144,7 @@ mod tests {
             self.0 > 0
         }
 
-        fn malformed(&mut self, _: &'static str) {}
+        fn malformed(&mut self, _: u32, _: &'static str) {}
     }
 
     #[tokio::test]
@@ -155,5 +155,20 @@ mod tests {
         let mut read = Vec::new();
         let error = watch.read_to_end(&mut read).await.unwrap_err();
         assert_eq!(error.to_string(), "too many control frames");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_breaks_off_is_not_given_on() {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let ping = [0, 0, 0, 6, 0, 0, 0, 0, 0];
+        let bytes = [&preface[..], &ping, &[0, 0, 5, 1, 4, 0, 0, 0, 1, 0x82, 0x86]].concat();
+        for end in 0..bytes.len() {
+            let mut watch = FrameWatch::new(&bytes[..end], Allowance(9), 65_536);
+            let mut read = Vec::new();
+            watch.read_to_end(&mut read).await.unwrap();
+            let whole =
+                [0, preface.len() + ping.len()][usize::from(end >= preface.len() + ping.len())];
+            assert_eq!(read, bytes[..whole.max(end.min(preface.len()))]);
+        }
     }
 }

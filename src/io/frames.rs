@@ -14,6 +14,12 @@ pub const CONTINUATION: u8 = 9;
 /// The payload of RST_STREAM (RFC 9113 §6.4).
 const CODE: usize = 4;
 
+/// That of the frame that only servers send (RFC 9113 §6.6).
+pub const PUSH_PROMISE: u8 = 5;
+
+/// The bits of a stream's number; the one before them is reserved.
+pub const STREAM: u32 = u32::MAX >> 1;
+
 /// What a client sends before its first frame.
 pub const PREFACE: usize = 24;
 
@@ -26,7 +32,7 @@ pub struct FrameHead {
     pub kind: u8,
     /// What they mean depends on the type.
     pub flags: u8,
-    /// The stream's number, with the reserved bit.
+    /// The stream's number.
     pub stream: u32,
 }
 
@@ -39,7 +45,7 @@ impl FrameHead {
             length: usize::try_from(length).ok()?,
             kind,
             flags,
-            stream: u32::from_be_bytes(stream),
+            stream: u32::from_be_bytes(stream) & STREAM,
         })
     }
 
@@ -58,8 +64,13 @@ pub enum FrameKind {
     Headers,
     /// DATA, CONTINUATION, WINDOW_UPDATE: they come with what is transferred.
     Transfer,
-    /// RST_STREAM, with its code.
-    Reset(u32),
+    /// RST_STREAM.
+    Reset {
+        /// The stream's number.
+        stream: u32,
+        /// Why (RFC 9113 §7).
+        code: u32,
+    },
     /// Everything else, and a RST_STREAM that is too short for a code.
     Control,
 }
@@ -121,11 +132,14 @@ impl Frames {
     }
 
     fn kind(&self) -> FrameKind {
-        let [.., a, b, c, d] = self.head;
-        match self.head[3] {
+        let [_, _, _, kind, _, stream @ .., a, b, c, d] = self.head;
+        match kind {
             HEADERS => FrameKind::Headers,
             0 | 8 | CONTINUATION => FrameKind::Transfer,
-            _ if self.is_reset() => FrameKind::Reset(u32::from_be_bytes([a, b, c, d])),
+            _ if self.is_reset() => FrameKind::Reset {
+                stream: u32::from_be_bytes(stream) & STREAM,
+                code: u32::from_be_bytes([a, b, c, d]),
+            },
             _ => FrameKind::Control,
         }
     }
@@ -172,11 +186,12 @@ mod tests {
 
     #[test]
     fn frames_are_found_however_the_bytes_are_cut() {
-        use FrameKind::{Control, Headers, Reset, Transfer};
+        use FrameKind::{Control, Headers, Transfer};
+        let reset = |code| FrameKind::Reset { stream: 1, code };
         for size in 1..=stream().len() {
             assert_eq!(
                 kinds(stream().chunks(size)),
-                [Control, Headers, Transfer, Reset(1), Transfer, Control, Reset(8), Control],
+                [Control, Headers, Transfer, reset(1), Transfer, Control, reset(8), Control],
                 "pieces of {size}"
             );
         }

@@ -1,13 +1,15 @@
-//! The fields of an HPACK block (RFC 7541), read without an opinion about them.
+//! The fields of an HPACK block (RFC 7541) as they were sent, and what is wrong with each.
 //!
-//! The h2 crate unpacks what is served; this reader is for what that crate cannot be asked (`io/field_guard.rs`): it knows the same
-//! table, and gives every field as it was sent, whatever stands in it.
+//! The h2 crate unpacks what is served; this reader is for what that crate cannot be asked (`io/field_guard.rs`). It knows the same
+//! table. A name and a value are looked at once, when they come: an index costs the same whatever it stands for.
 
 pub(super) mod huffman;
+mod rules;
 mod table;
 
-pub(super) use table::OVERHEAD;
-use table::{Known, Table};
+pub(super) use rules::{Fault, Order};
+use table::{Entry, Known, Name, Table};
+pub(super) use table::{OVERHEAD, TRANSFER_ENCODING};
 
 /// A block that cannot be unpacked: an error of the connection (RFC 9113 §4.3).
 #[derive(Debug, PartialEq, Eq)]
@@ -17,14 +19,14 @@ pub(super) struct Broken;
 const KEPT: usize = 1_024;
 
 /// A field of a block.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Field<'a> {
-    /// One of the static table, by its index.
-    Static(u8),
-    /// One that was sent before: name and value.
-    Again(&'a [u8], &'a [u8]),
-    /// One that was spelled out: name and value.
-    New(&'a [u8], &'a [u8]),
+#[derive(Debug)]
+pub(super) struct Field<'a> {
+    /// Where it is one of the static table, its index; its value is left out then.
+    pub(super) index: Option<u8>,
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
+    /// What is wrong with it, wherever it stands.
+    pub(super) fault: Option<Fault>,
 }
 
 /// Reads the blocks of one direction of a connection, in their order.
@@ -53,10 +55,17 @@ impl Reader {
         let mut at_the_beginning = true;
         while let Some(first) = block.first() {
             match first {
-                0x80.. => match self.table.field(integer(&mut block, 7)?)? {
-                    Known::Static(index) => see(Field::Static(index)),
-                    Known::Dynamic(name, value) => see(Field::Again(name, value)),
-                },
+                0x80.. => see(match self.table.field(integer(&mut block, 7)?)? {
+                    Known::Static(index, name) => Field {
+                        index: Some(index),
+                        name: name.as_bytes(),
+                        value: b"",
+                        fault: (index == TRANSFER_ENCODING).then_some(rules::HOP),
+                    },
+                    Known::Sent(Entry { name, value, fault }) => {
+                        Field { index: None, name: name.bytes(), value, fault: *fault }
+                    }
+                }),
                 0x40.. => self.literal(&mut block, 6, &mut see)?,
                 0x20.. if at_the_beginning => {
                     self.table.resize(integer(&mut block, 5)?)?;
@@ -67,8 +76,10 @@ impl Reader {
             }
             at_the_beginning = false;
         }
-        self.name.shrink_to(KEPT);
-        self.value.shrink_to(KEPT);
+        for buffer in [&mut self.name, &mut self.value] {
+            buffer.clear();
+            buffer.shrink_to(KEPT);
+        }
         Ok(())
     }
 
@@ -79,15 +90,26 @@ impl Reader {
         prefix: u32,
         see: &mut impl FnMut(Field<'_>),
     ) -> Result<(), Broken> {
-        let name = match integer(block, prefix)? {
-            0 => string(block, &mut self.name)?,
-            index => self.table.name(index)?,
+        let known = match integer(block, prefix)? {
+            0 => None,
+            index => Some(self.table.name(index)?),
+        };
+        let (name, name_fault) = match &known {
+            Some(known) => (known.bytes(), known.fault),
+            None => {
+                let name = string(block, &mut self.name)?;
+                (name, rules::of_name(name))
+            }
         };
         let value = string(block, &mut self.value)?;
-        see(Field::New(name, value));
+        let fault = name_fault.or_else(|| rules::of_value(name, value));
+        see(Field { index: None, name, value, fault });
         if prefix == 6 {
-            let (length, text) = (name.len(), [name, value].concat());
-            self.table.add(text.into(), length);
+            let name = match known {
+                None => Name::sent(name, name_fault),
+                Some(known) => known,
+            };
+            self.table.add(Entry { name, value: value.into(), fault });
         }
         Ok(())
     }

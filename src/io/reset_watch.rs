@@ -15,7 +15,7 @@ use super::frames::{FrameKind, Frames};
 /// RFC 9113 §7.
 const PROTOCOL_ERROR: u32 = 1;
 
-/// A writer of HTTP/2 frames that tells `T` of each RST_STREAM with PROTOCOL_ERROR.
+/// A writer of HTTP/2 frames that tells `T` of each stream that is reset with PROTOCOL_ERROR.
 #[derive(Debug)]
 pub struct ResetWatch<S, T> {
     inner: S,
@@ -23,7 +23,7 @@ pub struct ResetWatch<S, T> {
     frames: Frames,
 }
 
-impl<S, T: Fn()> ResetWatch<S, T> {
+impl<S, T: Fn(u32)> ResetWatch<S, T> {
     /// Watches what is written to `inner` from the first byte on.
     pub fn new(inner: S, tell: T) -> Self {
         Self { inner, tell, frames: Frames::of_server() }
@@ -34,8 +34,8 @@ impl<S, T: Fn()> ResetWatch<S, T> {
             let taken = buf.len().min(written);
             written -= taken;
             self.frames.see(&buf[..taken], |kind| {
-                if kind == FrameKind::Reset(PROTOCOL_ERROR) {
-                    (self.tell)();
+                if let FrameKind::Reset { stream, code: PROTOCOL_ERROR } = kind {
+                    (self.tell)(stream);
                 }
                 true
             });
@@ -53,7 +53,7 @@ impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for ResetWatch<S, T> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, T: Fn() + Unpin> AsyncWrite for ResetWatch<S, T> {
+impl<S: AsyncWrite + Unpin, T: Fn(u32) + Unpin> AsyncWrite for ResetWatch<S, T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -107,7 +107,7 @@ mod tests {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (near, mut far) = tokio::io::duplex(20);
         let told = std::cell::Cell::new(0);
-        let mut watch = ResetWatch::new(near, || told.set(told.get() + 1));
+        let mut watch = ResetWatch::new(near, |stream| told.set(told.get() + stream));
         assert_eq!((watch.write(&reset(8)).await.unwrap(), told.get()), (13, 0));
         assert_eq!((watch.write(&reset(1)).await.unwrap(), told.get()), (7, 0));
         far.read_exact(&mut [0; 20]).await.unwrap();

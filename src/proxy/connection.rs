@@ -1,6 +1,7 @@
 //! One downstream connection: which protocol it speaks, how long it may rest, how it ends.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::error::Error as _;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +47,9 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// PING after this silence, and how long an answer may take.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// How many malformed requests are remembered until their resets are written.
+const FAULTS: usize = 32;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +115,8 @@ pub(super) struct Downstream {
     flooded: Cell<bool>,
     /// Resets as malformed that are under way and were counted with their reason already.
     counted_resets: Cell<u32>,
-    /// What is wrong with a request whose reset is under way and not counted yet, where that is known.
-    fault: Cell<Option<&'static str>>,
+    /// What is wrong with streams whose resets are under way and not counted yet, where that is known.
+    faults: RefCell<VecDeque<(u32, &'static str)>>,
     _admitted: Admitted,
 }
 
@@ -232,7 +236,7 @@ async fn serve_http2(downstream: Rc<Downstream>, socket: Socket, stopped: watch:
     let (io, pusher) = DeferredWrite::new(socket);
     let io = {
         let downstream = Rc::clone(&downstream);
-        ResetWatch::new(io, move || downstream.stream_was_malformed())
+        ResetWatch::new(io, move |stream| downstream.stream_was_malformed(stream))
     };
     let io = {
         let downstream = Rc::clone(&downstream);
@@ -271,15 +275,18 @@ impl Judge for FrameJudge {
         match kind {
             FrameKind::Transfer => return true,
             FrameKind::Headers => self.allowance.on_request(),
-            FrameKind::Reset(_) | FrameKind::Control => {
+            FrameKind::Reset { .. } | FrameKind::Control => {
                 flooded.set(!self.allowance.on_control(Instant::now()));
             }
         }
         !flooded.get()
     }
 
-    fn malformed(&mut self, fault: &'static str) {
-        self.downstream.fault.set(Some(fault));
+    fn malformed(&mut self, stream: u32, fault: &'static str) {
+        let mut faults = self.downstream.faults.borrow_mut();
+        // A stream that was reset before is not reset again.
+        faults.truncate(FAULTS - 1);
+        faults.push_front((stream, fault));
     }
 }
 
@@ -308,7 +315,7 @@ impl Downstream {
             clock: Clock::new(Instant::now()),
             flooded: Cell::new(false),
             counted_resets: Cell::new(0),
-            fault: Cell::new(None),
+            faults: RefCell::default(),
             _admitted: accepted.admitted,
         }
     }
@@ -327,11 +334,14 @@ impl Downstream {
     }
 
     /// Counts and logs a stream that was reset as malformed, unless that was done already.
-    fn stream_was_malformed(&self) {
+    fn stream_was_malformed(&self, stream: u32) {
         if let Some(left) = self.counted_resets.get().checked_sub(1) {
             self.counted_resets.set(left);
         } else if let Some(active) = self.local.active(&self.worker) {
-            let error = self.fault.take().unwrap_or("a malformed HTTP/2 request");
+            let mut faults = self.faults.borrow_mut();
+            let known = faults.iter().position(|(at, _)| *at == stream);
+            let fault = known.and_then(|known| faults.remove(known));
+            let error = fault.map_or("a malformed HTTP/2 request", |(_, fault)| fault);
             refused::count(&active, self.peer, Reason::DownstreamProtocol, error);
         }
     }

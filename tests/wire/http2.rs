@@ -237,10 +237,22 @@ fn what_is_malformed_costs_its_own_stream_only_and_the_log_says_what_it_was() {
     assert_eq!(frames.outcome(9), Outcome::Answered);
     frames.send(HEADERS, END_STREAM | END_HEADERS, 11, b"\xc4\xc3\xc2\xc1\xc0\xbe");
     assert_eq!(frames.outcome(11), Outcome::Answered);
+    // Two in one write: each is told by its own name.
+    let mut both = frame(HEADERS, END_STREAM | END_HEADERS, 13, b"\xc4\xc3\xc2\xc1\xc1");
+    both.extend(frame(HEADERS, END_STREAM | END_HEADERS, 15, &block(0, &[("te", "gzip")])));
+    frames.stream.write_all(&both).unwrap();
+    assert_eq!(frames.outcome(13), Outcome::Reset(PROTOCOL_ERROR));
+    assert_eq!(frames.outcome(15), Outcome::Reset(PROTOCOL_ERROR));
     let requests = upstream.requests();
     let has = |name: &str| requests.iter().filter(|request| request.contains(name)).count();
     assert_eq!((has("x-kept: 1\r\n"), has("x-last: 2\r\n")), (3, 2));
-    for fault in ["a field name in upper case", "a control character in a field's value"] {
+    let faults = [
+        "a field name in upper case",
+        "a control character in a field's value",
+        "a pseudo-header that comes twice",
+        "`te` other than `trailers`",
+    ];
+    for fault in faults {
         proxy.log().wait(fault, |line| line.contains(fault).then_some(()));
     }
 }

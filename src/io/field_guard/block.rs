@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::io::frames::{CONTINUATION, FrameHead, HEAD, HEADERS};
+use crate::io::frames::{CONTINUATION, FrameHead, HEAD, HEADERS, STREAM};
 
 /// The largest payload that a peer may send: our SETTINGS do not allow more (RFC 9113 §6.5.2).
 pub(super) const FRAME: usize = 16_384;
@@ -51,15 +51,16 @@ pub(super) fn find(bytes: &[u8], seen: usize) -> Found {
 #[derive(Debug)]
 pub(super) struct Block<'a> {
     head: FrameHead,
-    priority: &'a [u8],
-    /// What HPACK made of the fields; owned where it came in several frames.
+    /// Its stream is to wait for itself (RFC 7540 §5.3.1): the h2 crate would reset it, and not unpack the block.
+    pub(super) depends_on_itself: bool,
+    /// What HPACK made of the fields.
     pub(super) fields: Cow<'a, [u8]>,
 }
 
 impl<'a> Block<'a> {
     /// One without fields, with the head of `head`.
     pub(super) const fn empty(head: FrameHead) -> Self {
-        Self { head, priority: &[], fields: Cow::Borrowed(&[]) }
+        Self { head, depends_on_itself: false, fields: Cow::Borrowed(&[]) }
     }
 
     /// That of `frames`, a whole block. `None`: there is more padding than payload.
@@ -78,41 +79,29 @@ impl<'a> Block<'a> {
             fields.to_mut().extend(payload);
             more = rest;
         }
-        Some(Self { head, priority, fields })
+        let on = priority.first_chunk().map(|on| u32::from_be_bytes(*on) & STREAM);
+        Some(Self { head, depends_on_itself: on == Some(head.stream), fields })
     }
 
-    /// Whether its stream is to wait for itself (RFC 7540 §5.3.1): the h2 crate resets it, and does not unpack the block.
-    pub(super) fn depends_on_itself(&self) -> bool {
-        let on = self.priority.first_chunk().map(|on| u32::from_be_bytes(*on));
-        on.is_some_and(|on| (on ^ self.head.stream) << 1 == 0)
-    }
-
-    /// The same block with these fields, in as few frames as they take.
+    /// The same block with these fields, in as few frames as they take, and without a priority: nobody asks for it.
     pub(super) fn with(&self, fields: &[u8]) -> Vec<u8> {
-        let (mut now, mut rest) = fields.split_at(fields.len().min(FRAME - self.priority.len()));
-        let mut frames = Vec::with_capacity(HEAD + self.priority.len() + fields.len());
-        let mut head = FrameHead {
-            kind: HEADERS,
-            flags: self.head.flags & END_STREAM,
-            length: self.priority.len() + now.len(),
-            ..self.head
-        };
-        if !self.priority.is_empty() {
-            head.flags |= PRIORITY;
-        }
-        let mut priority = self.priority;
+        let mut frames = Vec::with_capacity(HEAD + fields.len());
+        let (kind, flags) = (HEADERS, self.head.flags & END_STREAM);
+        let mut head = FrameHead { kind, flags, ..self.head };
+        let mut rest = fields;
         loop {
+            let now;
+            (now, rest) = rest.split_at(rest.len().min(FRAME));
+            head.length = now.len();
             if rest.is_empty() {
                 head.flags |= END_HEADERS;
             }
             frames.extend(head.bytes());
-            frames.extend(std::mem::take(&mut priority));
             frames.extend(now);
             if rest.is_empty() {
                 return frames;
             }
-            (now, rest) = rest.split_at(rest.len().min(FRAME));
-            head = FrameHead { kind: CONTINUATION, flags: 0, length: now.len(), ..head };
+            (head.kind, head.flags) = (CONTINUATION, 0);
         }
     }
 }

@@ -113,7 +113,8 @@ impl Client {
         self.next += 2;
         let block = self.block(fields);
         let mut cuts = vec![0, block.len()];
-        while self.one_in(3) {
+        // The h2 crate takes five CONTINUATIONs that do not end a head.
+        while cuts.len() < 5 && self.one_in(3) {
             cuts.push(self.rng.below(block.len() + 1));
         }
         // With padding and a priority in it, a frame is to be one that may be sent.
@@ -158,7 +159,10 @@ impl Client {
 
 /// Fields that no request may have.
 fn malformed(rng: &mut Rng) -> Field {
-    let fields: [(&[u8], &[u8]); 14] = [
+    let fields: [(&[u8], &[u8]); 17] = [
+        (b":path", b"/again"),
+        (b":authority", b"again.example"),
+        (b":method", b"GET"),
         (b"X-Upper", b"1"),
         (b"x y", b""),
         (b"", b""),
@@ -232,12 +236,7 @@ fn a_malformed_request_is_reset_and_every_other_arrives_as_it_was_sent() {
                 client.frame(6, 0, 0, &[1; 8]);
             }
         }
-        // Several faults may be told in one word.
-        let mut served = served(client.pieces(), true);
-        assert!(served.faults <= expected.faults);
-        assert_eq!(served.faults == 0, expected.faults == 0, "{seed}");
-        served.faults = expected.faults;
-        assert_eq!(served, expected, "{seed}");
+        assert_eq!(served(client.pieces(), true), expected, "{seed}");
     }
 }
 
@@ -260,9 +259,13 @@ fn passed(bytes: &[u8], size: usize) -> Vec<u8> {
             passed.extend(&piece[..guard.look_at(piece)]);
         }
         given(&mut guard, &mut passed);
+        while guard.go_on() {
+            // A block at a time, however many are here.
+            assert!(guard.ready.len() < LIMIT + 3 * block::FRAME);
+            given(&mut guard, &mut passed);
+        }
     }
-    guard.end();
-    given(&mut guard, &mut passed);
+    passed.extend(&guard.held);
     passed
 }
 
@@ -288,7 +291,9 @@ fn any_bytes_become_the_same_in_any_pieces() {
         for number in 0..4 {
             let mut fields = well_formed(&mut client.rng, number);
             fields.truncate(6);
-            fields.push(malformed(&mut client.rng));
+            if client.one_in(4) {
+                fields.push(malformed(&mut client.rng));
+            }
             client.request(&fields);
         }
         let mut sent = client.sent;
@@ -299,7 +304,7 @@ fn any_bytes_become_the_same_in_any_pieces() {
         let size = 1 + rng.below(50);
         assert_eq!(passed(&sent, size), passed(&sent, sent.len()), "{seed}, {size}");
         let mut bytes = vec![u8::try_from(size).unwrap()];
-        bytes.extend(&sent[PREFACE.len()..]);
+        bytes.extend(&sent[PREFACE.len() + SETTINGS.len()..]);
         hostile::fields(&bytes);
     }
 }
@@ -310,20 +315,18 @@ fn a_block_without_an_end_is_not_held_for_ever() {
     client.frame(HEADERS, 0, 1, &[]);
     let mut guard = FieldGuard::new(LIMIT);
     guard.look_at(&client.sent);
-    let mut most = 0;
+    let mut held = Vec::new();
     for _ in 0..20 {
         client.sent.clear();
         client.frame(CONTINUATION, 0, 1, &[0x82; 8_000]);
-        let frame = &client.sent;
-        if guard.holds() {
-            guard.take(frame);
-        } else {
-            assert_eq!(guard.look_at(frame), frame.len());
-        }
-        most = most.max(guard.held.len());
+        guard.take(&client.sent);
+        guard.go_on();
+        held.push(guard.held.len());
     }
-    assert!(!guard.holds() && most <= LIMIT + block::FRAME, "{most}");
-    assert!(guard.ready.0.len() > LIMIT);
+    assert!(held.iter().all(|held| *held <= LIMIT + block::FRAME), "{held:?}");
+    assert!(held.ends_with(&[0]) && guard.held.capacity() == 0);
+    // The h2 crate sees all of it.
+    assert_eq!(guard.ready.len(), SETTINGS.len() + 9 + 20 * 8_009 - 9);
 }
 
 #[test]
@@ -341,20 +344,90 @@ fn a_stream_that_depends_on_itself_is_reset_and_its_fields_are_known_afterwards(
     assert_eq!(served.requests, [(3, request.clone()), (5, request)]);
 }
 
+/// A block that takes little and unpacks to `fields` times 4 000 bytes, whose first request has filled the table.
+fn swollen(client: &mut Client, fields: usize) -> Vec<u8> {
+    let mut first = b"\x82\x86\x84\x41\x01a\x40\x01x".to_vec();
+    Client::integer(7, 0, 4_000, &mut first);
+    first.resize(first.len() + 4_000, b'y');
+    client.frame(HEADERS, 0x5, 3, &first);
+    let mut block = b"\x82\x86\x84\x01\x01a".to_vec();
+    block.resize(block.len() + fields, 0xbe);
+    block
+}
+
 #[test]
 fn what_is_spelled_out_does_not_grow_without_bounds() {
     let mut client = Client::new(1);
     client.request(&[field("X", "1")]);
-    let mut block = Vec::new();
-    Client::integer(6, 0x40, 0, &mut block);
-    block.extend(b"\x01x");
-    Client::integer(7, 0, 4_000, &mut block);
-    block.resize(block.len() + 4_000, b'y');
-    block.resize(block::FRAME, 0xbe);
-    client.frame(HEADERS, 0x5, 3, &block);
+    let (small, large) = (swollen(&mut client, 16), vec![0xbe; block::FRAME - 100]);
+    for stream in 0..200 {
+        client.frame(HEADERS, 0x5, 5 + 2 * stream, &small);
+    }
+    let too_large = [&small[..6], &large].concat();
+    client.frame(HEADERS, 0x5, 1_001, &too_large);
+    client.frame(HEADERS, 0x5, 1_003, &small[..6]);
+    // What is ready at once is bounded there.
     let all = passed(&client.sent, client.sent.len());
-    assert!(all.len() > LIMIT && all.len() < ABUSE * LIMIT + block::FRAME, "{}", all.len());
+    assert!(all.len() > 200 * 64_000, "{}", all.len());
     let served = served([client.sent].into(), true);
-    // ENHANCE_YOUR_CALM, as without the guard.
-    assert_eq!((served.ended, served.requests.len()), (Some(11), 0));
+    assert_eq!((served.ended, &served.resets[..]), (None, &[(1, 1)][..]));
+    // The large one was answered by the h2 crate: 431.
+    let streams: Vec<u32> = served.requests.iter().map(|(stream, _)| *stream).collect();
+    let expected: Vec<u32> = (0..=200).map(|number| 3 + 2 * number).chain([1_003]).collect();
+    assert_eq!(streams, expected);
+}
+
+#[test]
+fn what_is_malformed_in_a_head_that_is_spelled_out_over_frames_is_reset() {
+    let twice: [&[u8]; 3] =
+        [b"\x82\x86\x84\x01\x01a\x01\x01b", b"\x82\x86\x84\x84", b"\xb9\x82\x86\x84"];
+    for begin in twice {
+        let mut client = Client::new(1);
+        client.request(&[field("X", "1")]);
+        let mut block = begin.to_vec();
+        block.extend(b"\x00\x01x");
+        let coded = encode(&[b'a'; 20_000]);
+        Client::integer(7, 0x80, coded.len(), &mut block);
+        block.extend(coded);
+        client.frame(HEADERS, 0x5, 3, &block);
+        let served = served([client.sent].into(), true);
+        assert_eq!((served.ended, served.resets), (None, vec![(1, 1), (3, 1)]));
+        assert_eq!(served.requests, []);
+    }
+}
+
+#[test]
+fn a_promise_and_what_cannot_be_unpacked_end_the_connection() {
+    let itself = [&[0, 0, 0, 1, 7][..], b"\x40\x03x-a\x011\x80"].concat();
+    let promise = [&[0, 0, 0, 2][..], b"\x40\x03x-a\x011\x40\x02te\x04gzip"].concat();
+    let cases: [(u8, u8, &[u8]); 4] = [
+        (HEADERS, 0x5, b"\x80"),
+        (HEADERS, 0x5, b"\x82\x86\x84\x00"),
+        (HEADERS, 0x25, &itself),
+        (frames::PUSH_PROMISE, 0x4, &promise),
+    ];
+    for (kind, flags, block) in cases {
+        for malformed_before in [false, true] {
+            let mut client = Client::new(1);
+            if malformed_before {
+                client.request(&[field("X", "1")]);
+            }
+            client.frame(kind, flags, 3, block);
+            client.frame(HEADERS, 0x5, 5, b"\x82\x86\x84\x41\x01a");
+            let served = served([client.sent].into(), true);
+            // PROTOCOL_ERROR.
+            assert_eq!((served.ended, served.requests.len()), (Some(1), 0), "{block:?}");
+        }
+    }
+}
+
+#[test]
+fn trailers_have_no_pseudo_headers() {
+    let mut client = Client::new(1);
+    client.frame(HEADERS, 0x4, 1, b"\x82\x86\x84\x41\x01a");
+    client.frame(HEADERS, 0x4, 3, b"\x82\x86\x84\xbe");
+    client.frame(HEADERS, 0x5, 1, b"\x00\x01x\x011");
+    client.frame(HEADERS, 0x5, 3, b"\x84");
+    let served = served([client.sent].into(), true);
+    assert_eq!((served.ended, served.resets, served.faults), (None, vec![(3, 1)], 1));
 }

@@ -7,11 +7,9 @@ type Pairs = Vec<(String, String)>;
 fn read(reader: &mut Reader, block: &[u8]) -> Result<Pairs, Broken> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut fields = Vec::new();
-    reader.read(block, |field| match field {
-        Field::Static(index) => fields.push((format!("#{index}"), String::new())),
-        Field::Again(name, value) | Field::New(name, value) => {
-            fields.push((text(name), text(value)));
-        }
+    reader.read(block, |field| {
+        let name = field.index.map_or_else(|| text(field.name), |index| format!("#{index}"));
+        fields.push((name, text(field.value)));
     })?;
     Ok(fields)
 }
@@ -98,6 +96,24 @@ fn what_is_spelled_out_is_read_back() {
 }
 
 #[test]
+fn what_is_wrong_is_known_again_with_the_index() {
+    let mut reader = Reader::new();
+    let mut faults = |block: &[u8]| {
+        let mut faults = Vec::new();
+        reader.read(block, |field| faults.push(field.fault.is_some())).unwrap();
+        faults
+    };
+    // A name that is wrong, a value that is, and neither.
+    assert_eq!(faults(b"\x40\x01X\x011\x40\x01y\x01\0\x40\x01z\x011"), [true, true, false]);
+    assert_eq!(faults(b"\xc0\xbf\xbe"), [true, true, false]);
+    // With other values, which enter the table as well: the name is still wrong, the value is not.
+    assert_eq!(faults(b"\x7f\x01\x012\x7f\x01\x012\x7f\x01\x01\0"), [true, false, true]);
+    assert_eq!(faults(b"\xc0\xbf\xbe"), [true, false, true]);
+    // Of the static table: `transfer-encoding`, whatever its value, and no other.
+    assert_eq!(faults(b"\xb9\x0f\x2a\x01x\xba\x0f\x2b\x01x"), [true, true, false, false]);
+}
+
+#[test]
 fn any_bytes_are_read_or_refused() {
     let mut rng = Rng::from_seed(6);
     for _ in 0..20_000 {
@@ -108,6 +124,22 @@ fn any_bytes_are_read_or_refused() {
                 break;
             }
         }
-        assert!(reader.name.capacity().max(reader.value.capacity()) <= KEPT);
     }
+}
+
+#[test]
+fn a_long_string_leaves_no_long_buffer() {
+    let mut reader = Reader::new();
+    let coded = huffman::tests::encode(&[b'x'; 5_000]);
+    let mut block = b"\0".to_vec();
+    for _ in ["name", "value"] {
+        block.extend(b"\xff");
+        let rest = coded.len() - 127;
+        block.extend([u8::try_from(rest % 128 + 128).unwrap(), u8::try_from(rest / 128).unwrap()]);
+        block.extend(&coded);
+    }
+    let mut lengths = Vec::new();
+    reader.read(&block, |field| lengths.push((field.name.len(), field.value.len()))).unwrap();
+    assert_eq!(lengths, [(5_000, 5_000)]);
+    assert!(reader.name.capacity().max(reader.value.capacity()) <= KEPT);
 }
