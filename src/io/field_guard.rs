@@ -176,7 +176,7 @@ impl FieldGuard {
         let read = self.reader.read(&block.fields, |field| {
             fault = fault.or(field.fault).or_else(|| order.next(field.name));
             // One field beyond the limit is enough: the h2 crate answers the rest of such a head with 431.
-            if self.translates && size <= limit {
+            if self.translates && fault.is_none() && size <= limit {
                 let before = size;
                 size += field.name.len() + field.value.len() + hpack::OVERHEAD;
                 match field.index {

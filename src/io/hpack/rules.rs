@@ -67,17 +67,17 @@ impl Order {
 
     /// What is wrong with a field called `name` at this place.
     pub(in crate::io) fn next(&mut self, name: &[u8]) -> Option<Fault> {
-        let bit = match name {
-            b":method" => 1,
-            b":scheme" => 2,
-            b":authority" => 4,
-            b":path" => 8,
-            b":protocol" => 16,
-            [b':', ..] => return of_name(name),
-            _ => {
-                self.has_fields = true;
-                return None;
-            }
+        let [b':', pseudo @ ..] = name else {
+            self.has_fields = true;
+            return None;
+        };
+        let bit = match pseudo {
+            b"method" => 1,
+            b"scheme" => 2,
+            b"authority" => 4,
+            b"path" => 8,
+            b"protocol" => 16,
+            _ => return of_name(name),
         };
         let is_again = self.had & bit != 0;
         self.had |= bit;
