@@ -86,7 +86,7 @@ impl FieldGuard {
     pub fn look_at(&mut self, bytes: &[u8]) -> usize {
         let passed = self.pass(bytes);
         if passed.bytes < bytes.len() {
-            self.ready.extend(passed.instead);
+            self.ready.extend_from_slice(&passed.instead);
             self.held.extend_from_slice(&bytes[passed.bytes + passed.of..]);
         }
         passed.bytes
@@ -102,7 +102,7 @@ impl FieldGuard {
         let mut held = std::mem::take(&mut self.held);
         let passed = self.pass(&held);
         self.ready.extend_from_slice(&held[..passed.bytes]);
-        self.ready.extend(passed.instead);
+        self.ready.extend_from_slice(&passed.instead);
         held.advance(passed.bytes + passed.of);
         if !held.is_empty() {
             self.held = held;
