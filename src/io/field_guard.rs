@@ -36,8 +36,6 @@ pub struct FieldGuard {
     translates: bool,
     /// Bytes that pass before the next frame begins.
     skip: usize,
-    /// The last stream that was opened: a block on it, or on one before, is trailers.
-    newest: u32,
     /// What was read and not looked at, or is not whole: part of a frame's head, or of a block.
     held: BytesMut,
     /// Where in `held` the first frame begins that was not whole.
@@ -61,15 +59,14 @@ struct Passed {
 impl FieldGuard {
     /// For a client's connection from its preface on, where a head may have `limit` bytes.
     ///
-    /// A block that takes more than that and one frame is not held: the h2 crate refuses it, and may end the connection for what is
-    /// malformed in it or behind it.
+    /// A block that takes more than that and one frame is not held. Where nothing was malformed before, the h2 crate is alone with it, and
+    /// with all that follows; otherwise the connection ends.
     pub fn new(limit: usize) -> Self {
         Self {
             reader: Reader::new(),
             limit,
             translates: false,
             skip: frames::PREFACE,
-            newest: 0,
             held: BytesMut::new(),
             seen: 0,
             ready: BytesMut::new(),
@@ -149,6 +146,7 @@ impl FieldGuard {
                         self.seen = seen;
                         return Passed { bytes: at, ..Passed::default() };
                     }
+                    Found::Wrong => (0, Some(self.end(head))),
                     _ => (0, self.stand_aside(head)),
                 },
                 // Only servers push, and what a client would is not looked at (RFC 9113 §8.4).
@@ -168,9 +166,8 @@ impl FieldGuard {
     /// What is to be read in the place of `frames`, which are one block, if not they.
     fn judge(&mut self, frames: &[u8]) -> Option<Vec<u8>> {
         let (head, block) = (FrameHead::parse(frames)?, Block::of(frames));
-        let Some(block) = block else { return self.stand_aside(head) };
-        let mut order = Order::new(head.stream <= self.newest);
-        self.newest = self.newest.max(head.stream);
+        let Some(block) = block else { return Some(self.end(head)) };
+        let mut order = Order::default();
         let mut fault = block.depends_on_itself.then_some("a stream that depends on itself");
         let (limit, mut size, mut spelled) = (self.limit, 0, Vec::new());
         let read = self.reader.read(&block.fields, |field| {
@@ -197,8 +194,8 @@ impl FieldGuard {
         self.translates.then(|| block.with(&spelled))
     }
 
-    /// Lets pass from here on what the h2 crate ends the connection for, or refuses for its size. Once its table is not the peer's,
-    /// that is no use: the connection ends.
+    /// Lets pass from here on, for a block that is too large: the h2 crate answers it with 431, or ends the connection. Once its table
+    /// is not the peer's, that is no use: the connection ends.
     fn stand_aside(&mut self, head: FrameHead) -> Option<Vec<u8>> {
         self.skip = usize::MAX;
         self.translates.then(|| self.end(head))

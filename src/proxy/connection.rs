@@ -335,13 +335,17 @@ impl Downstream {
 
     /// Counts and logs a stream that was reset as malformed, unless that was done already.
     fn stream_was_malformed(&self, stream: u32) {
-        if let Some(left) = self.counted_resets.get().checked_sub(1) {
-            self.counted_resets.set(left);
-        } else if let Some(active) = self.local.active(&self.worker) {
+        let fault = {
             let mut faults = self.faults.borrow_mut();
             let known = faults.iter().position(|(at, _)| *at == stream);
-            let fault = known.and_then(|known| faults.remove(known));
-            let error = fault.map_or("a malformed HTTP/2 request", |(_, fault)| fault);
+            known.and_then(|known| faults.remove(known)).map(|(_, fault)| fault)
+        };
+        if fault.is_none()
+            && let Some(left) = self.counted_resets.get().checked_sub(1)
+        {
+            self.counted_resets.set(left);
+        } else if let Some(active) = self.local.active(&self.worker) {
+            let error = fault.unwrap_or("a malformed HTTP/2 request");
             refused::count(&active, self.peer, Reason::DownstreamProtocol, error);
         }
     }

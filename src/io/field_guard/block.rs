@@ -22,8 +22,10 @@ pub(super) enum Found {
     Whole(usize),
     /// Part of one, whose first frame that is not whole begins there.
     Part(usize),
-    /// None that could become whole.
+    /// None: something else comes before its end.
     Wrong,
+    /// A frame that is larger than it may be.
+    TooLarge,
 }
 
 /// Finds the end of the block that `bytes` begin with; up to `seen`, its frames are whole.
@@ -33,8 +35,11 @@ pub(super) fn find(bytes: &[u8], seen: usize) -> Found {
     loop {
         let Some(head) = FrameHead::parse(&bytes[at..]) else { return Found::Part(at) };
         let belongs = at == 0 || head.kind == CONTINUATION && Some(head.stream) == stream;
-        if !belongs || head.length > FRAME {
+        if !belongs {
             return Found::Wrong;
+        }
+        if head.length > FRAME {
+            return Found::TooLarge;
         }
         let end = at + HEAD + head.length;
         if end > bytes.len() {

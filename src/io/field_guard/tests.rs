@@ -422,12 +422,32 @@ fn a_promise_and_what_cannot_be_unpacked_end_the_connection() {
 }
 
 #[test]
-fn trailers_have_no_pseudo_headers() {
-    let mut client = Client::new(1);
-    client.frame(HEADERS, 0x4, 1, b"\x82\x86\x84\x41\x01a");
-    client.frame(HEADERS, 0x4, 3, b"\x82\x86\x84\xbe");
-    client.frame(HEADERS, 0x5, 1, b"\x00\x01x\x011");
-    client.frame(HEADERS, 0x5, 3, b"\x84");
-    let served = served([client.sent].into(), true);
-    assert_eq!((served.ended, served.resets, served.faults), (None, vec![(3, 1)], 1));
+fn what_breaks_off_a_block_ends_the_connection() {
+    let get = b"\x82\x86\x84\x41\x01a";
+    let padded = [&[200, 0, 0, 0, 1, 7][..], get].concat();
+    let itself = [&[0, 0, 0, 1, 7][..], get].concat();
+    let cases: [(u8, &[u8]); 3] =
+        [(0x1, b"\x82\x86\x84\x41\x01a\x84"), (0x2d, &padded), (0x21, &itself)];
+    for (flags, payload) in cases {
+        let mut client = Client::new(1);
+        client.frame(HEADERS, flags, 1, payload);
+        client.frame(6, 0, 0, &[1; 8]);
+        client.frame(HEADERS, 0x5, 3, get);
+        let served = served([client.sent].into(), true);
+        assert_eq!((served.ended, served.requests), (Some(1), vec![]), "{payload:?}");
+    }
+}
+
+#[test]
+fn a_head_on_a_stream_that_is_past_is_left_to_the_h2_crate() {
+    let get = b"\x82\x86\x84\x01\x01a";
+    for stream in [1, 2, 3] {
+        let mut client = Client::new(1);
+        client.frame(HEADERS, 0x5, 3, get);
+        client.frame(HEADERS, 0x5, stream, get);
+        let [bare, guarded] =
+            [false, true].map(|guarded| served([client.sent.clone()].into(), guarded));
+        assert_eq!(guarded, bare, "{stream}");
+        assert!(guarded.ended.is_some());
+    }
 }

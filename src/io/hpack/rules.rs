@@ -52,19 +52,13 @@ const fn may_be_in_a_value(byte: u8) -> bool {
 }
 
 /// Which pseudo-headers a block has had, and whether one may still come (RFC 9113 §8.3).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::io) struct Order {
-    is_of_trailers: bool,
     has_fields: bool,
     had: u8,
 }
 
 impl Order {
-    /// At the beginning of a head, or of trailers.
-    pub(in crate::io) const fn new(is_of_trailers: bool) -> Self {
-        Self { is_of_trailers, has_fields: false, had: 0 }
-    }
-
     /// What is wrong with a field called `name` at this place.
     pub(in crate::io) fn next(&mut self, name: &[u8]) -> Option<Fault> {
         let [b':', pseudo @ ..] = name else {
@@ -81,11 +75,10 @@ impl Order {
         };
         let is_again = self.had & bit != 0;
         self.had |= bit;
-        match () {
-            () if self.is_of_trailers => Some("a pseudo-header in trailers"),
-            () if self.has_fields => Some("a pseudo-header behind a field"),
-            () if is_again => Some("a pseudo-header that comes twice"),
-            () => None,
+        if self.has_fields {
+            Some("a pseudo-header behind a field")
+        } else {
+            is_again.then_some("a pseudo-header that comes twice")
         }
     }
 }
@@ -126,17 +119,14 @@ mod tests {
 
     #[test]
     fn pseudo_headers_come_once_and_before_all_else() {
-        let mut order = Order::new(false);
+        let mut order = Order::default();
         for name in [&b":path"[..], b":method", b":scheme", b":authority", b":protocol", b"x"] {
             assert_eq!(order.next(name), None, "{name:?}");
         }
         assert_eq!(order.next(b":path"), Some("a pseudo-header behind a field"));
-        let mut order = Order::new(false);
+        let mut order = Order::default();
         assert_eq!((order.next(b":path"), order.next(b":scheme")), (None, None));
         assert_eq!(order.next(b":path"), Some("a pseudo-header that comes twice"));
         assert_eq!(order.next(b":status"), Some("a pseudo-header that no request has"));
-        let mut trailers = Order::new(true);
-        assert_eq!(trailers.next(b":path"), Some("a pseudo-header in trailers"));
-        assert_eq!(trailers.next(b"x"), None);
     }
 }
