@@ -141,7 +141,9 @@ impl FieldGuard {
             let most = self.limit + block::FRAME;
             let (of, instead) = match head.kind {
                 frames::HEADERS => match block::find(rest, std::mem::take(&mut seen)) {
-                    Found::Whole(length) if length <= most => (length, self.judge(&rest[..length])),
+                    Found::Whole(length) if length <= most => {
+                        (length, self.judge(head, &rest[..length]))
+                    }
                     Found::Part(seen) if rest.len() <= most => {
                         self.seen = seen;
                         return Passed { bytes: at, ..Passed::default() };
@@ -163,10 +165,9 @@ impl FieldGuard {
         }
     }
 
-    /// What is to be read in the place of `frames`, which are one block, if not they.
-    fn judge(&mut self, frames: &[u8]) -> Option<Vec<u8>> {
-        let (head, block) = (FrameHead::parse(frames)?, Block::of(frames));
-        let Some(block) = block else { return Some(self.end(head)) };
+    /// What is to be read in the place of `frames`, which are one block and begin with `head`, if not they.
+    fn judge(&mut self, head: FrameHead, frames: &[u8]) -> Option<Vec<u8>> {
+        let Some(block) = Block::of(head, frames) else { return Some(self.end(head)) };
         let mut order = Order::default();
         let mut fault = block.depends_on_itself.then_some("a stream that depends on itself");
         let (limit, mut size, mut spelled) = (self.limit, 0, Vec::new());

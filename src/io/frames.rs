@@ -39,14 +39,12 @@ pub struct FrameHead {
 impl FrameHead {
     /// That of the frame that `bytes` begin with. `None`: it is not whole.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let [high, middle, low, kind, flags, stream @ ..] = *bytes.first_chunk::<HEAD>()?;
-        let length = u32::from_be_bytes([0, high, middle, low]);
-        Some(Self {
-            length: usize::try_from(length).ok()?,
-            kind,
-            flags,
-            stream: u32::from_be_bytes(stream) & STREAM,
-        })
+        bytes.first_chunk().copied().map(Self::of)
+    }
+
+    fn of([high, middle, low, kind, flags, stream @ ..]: [u8; HEAD]) -> Self {
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        Self { length, kind, flags, stream: u32::from_be_bytes(stream) & STREAM }
     }
 
     /// As it is sent.
@@ -106,7 +104,7 @@ impl Frames {
             self.filled += taken;
             bytes = &bytes[taken..];
             if self.filled >= HEAD && self.filled == self.wanted() {
-                self.skip = self.length() - (self.filled - HEAD);
+                self.skip = self.frame().length - (self.filled - HEAD);
                 self.filled = 0;
                 if !judge(self.kind()) {
                     return false;
@@ -123,23 +121,24 @@ impl Frames {
     }
 
     fn is_reset(&self) -> bool {
-        self.head[3] == 3 && self.length() >= CODE
+        let frame = self.frame();
+        frame.kind == 3 && frame.length >= CODE
     }
 
-    fn length(&self) -> usize {
-        let [high, middle, low, ..] = self.head.map(usize::from);
-        high << 16 | middle << 8 | low
+    fn frame(&self) -> FrameHead {
+        let [head @ .., _, _, _, _] = self.head;
+        FrameHead::of(head)
     }
 
     fn kind(&self) -> FrameKind {
-        let [_, _, _, kind, _, stream @ .., a, b, c, d] = self.head;
+        let [.., a, b, c, d] = self.head;
+        let FrameHead { kind, stream, .. } = self.frame();
         match kind {
             HEADERS => FrameKind::Headers,
             0 | 8 | CONTINUATION => FrameKind::Transfer,
-            _ if self.is_reset() => FrameKind::Reset {
-                stream: u32::from_be_bytes(stream) & STREAM,
-                code: u32::from_be_bytes([a, b, c, d]),
-            },
+            _ if self.is_reset() => {
+                FrameKind::Reset { stream, code: u32::from_be_bytes([a, b, c, d]) }
+            }
             _ => FrameKind::Control,
         }
     }

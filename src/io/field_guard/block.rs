@@ -68,9 +68,8 @@ impl<'a> Block<'a> {
         Self { head, depends_on_itself: false, fields: Cow::Borrowed(&[]) }
     }
 
-    /// That of `frames`, a whole block. `None`: there is more padding than payload.
-    pub(super) fn of(frames: &'a [u8]) -> Option<Self> {
-        let head = FrameHead::parse(frames)?;
+    /// That of `frames`, a whole block that begins with `head`. `None`: there is more padding than payload.
+    pub(super) fn of(head: FrameHead, frames: &'a [u8]) -> Option<Self> {
         let (mut payload, mut more) = frames[HEAD..].split_at_checked(head.length)?;
         if head.flags & PADDED != 0 {
             let (padding, padded) = payload.split_first()?;

@@ -53,7 +53,9 @@ pub fn fields(bytes: &[u8]) {
 fn has_one_that_depends_on_itself(mut frames: &[u8]) -> bool {
     while let Some(head) = FrameHead::parse(frames) {
         let Some((frame, rest)) = frames.split_at_checked(HEAD + head.length) else { break };
-        if head.kind == HEADERS && Block::of(frame).is_some_and(|block| block.depends_on_itself) {
+        if head.kind == HEADERS
+            && Block::of(head, frame).is_some_and(|block| block.depends_on_itself)
+        {
             return true;
         }
         frames = rest;
